@@ -1,0 +1,54 @@
+# make demo    analyze a bundled trace; the result goes to demo/
+# make test    lint, format, types and tests
+# make bench   measure speed and memory against xenalyze
+# make format  put the sources into the common format
+# make clean   remove all that these have made
+#
+# Each sets up what it needs in .venv by itself. It takes Python 3.11 or newer: make PYTHON=python3.12 names one.
+
+PYTHON ?= python3
+PYTEST_ARGS ?= -n auto
+BENCH_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TRACE := sample_traces/bench8-lockless.bin
+# The frequency is what `xl info` said on that machine: a trace of these events only does not tell it.
+ANALYZE := $(BIN)/xtrace analyze $(TRACE) --symbols sample_traces/symbols-lockless.map --cpu-hz 60000000
+
+.PHONY: demo test bench format clean
+
+demo: $(READY)
+	@mkdir -p demo
+	@$(ANALYZE) > demo/analysis.txt
+	@$(ANALYZE) --format json > demo/analysis.json
+	@cat demo/analysis.txt
+	@echo "The analysis of $(TRACE) is in demo/analysis.txt (shown above) and demo/analysis.json."
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(READY)
+	$(BIN)/python benchmarks/decode.py $(BENCH_ARGS)
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find parsers reports xtrace tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || \
+		{ echo "xtrace needs Python 3.11 or newer as $(PYTHON), or under another name: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
+		{ echo "$(PYTHON) lacks the venv module (on Debian: apt install python3-venv)" >&2; exit 1; }
+	@echo "Setting up $(VENV), once; this downloads some packages"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
+	@touch $@

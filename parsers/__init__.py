@@ -1,0 +1,1 @@
+"""The language of an xentrace file: Construct declarations and nothing else."""

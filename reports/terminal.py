@@ -1,0 +1,256 @@
+"""Tables for the console: what `xtrace analyze` and `xtrace info` print."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from xtrace.reports import units
+
+if TYPE_CHECKING:
+    from xtrace.summary import Breakdown
+
+PIPE_WIDTH = 110
+BAR_WIDTH = 40
+MAX_ROWS = 10
+MAX_SKIPS = 8
+
+NO_EVIDENCE = {
+    "svm": "A stock AMD (SVM) trace names no interrupt vector, so calls and flushes cannot even be guessed at.",
+    "vmx": "A stock Intel (VMX) trace names interrupt vectors on the targets, but no call, flush or initiator.",
+    "unknown": "Without HVM guests a stock trace shows neither calls and flushes nor the interrupts they send.",
+}
+
+
+def console(width: int | None = None) -> Console:
+    """A console on standard output: as wide as the terminal, PIPE_WIDTH in a pipe; colour only on a terminal."""
+    if width is None and not sys.stdout.isatty():
+        width = PIPE_WIDTH
+    return Console(width=width, highlight=False, soft_wrap=False)
+
+
+def analysis(out: Console, document: dict[str, Any], kinds: dict[str, Breakdown]) -> None:
+    """Print an analysis: what it rests on first, then each kind of episode."""
+    trust(out, document["trace"], document["hypervisor"])
+    if document["hypervisor"]["evidence"] == "none":
+        _no_evidence(out, document)
+        return
+    for kind, breakdown in kinds.items():
+        summary = document["episodes"][kind]
+        if summary["count"]:
+            _kind(out, kind, summary, breakdown)
+
+
+def trust(out: Console, trace: dict[str, Any], hypervisor: dict[str, Any] | None = None) -> None:
+    """The lines that say what the figures rest on."""
+    line = Text()
+    line.append(units.printable(trace["path"]), style="bold")
+    cpus = trace["cpus"]
+    line.append(
+        f"  {units.time(trace['duration_ns'])}, {units.count(trace['records'])} records, "
+        f"{len(cpus)} CPUs ({units.numbers(cpus)})"
+    )
+    out.print(line)
+    line = Text("lost records: ")
+    lost = trace.get("lost_by_cpu") or {}
+    if trace["lost_records"]:
+        where = ", ".join(f"CPU {cpu}: {units.count(count)}" for cpu, count in lost.items())
+        line.append(units.count(trace["lost_records"]) + (f" ({where})" if where else ""), style="bold red")
+    else:
+        line.append("none")
+    line.append("  skipped bytes: ")
+    skipped = trace["skipped_bytes"]
+    line.append(
+        f"{units.count(skipped)} of {units.count(trace['bytes'])}" if skipped else "none",
+        style="bold red" if skipped else "",
+    )
+    line.append(f"  {units.frequency(trace['cpu_hz'])} ")
+    sources = {"option": "(given)", "trace": "(from the trace)", "default": "(assumed)"}
+    line.append(sources[trace["cpu_hz_source"]], style="yellow" if trace["cpu_hz_source"] == "default" else "")
+    if hypervisor:
+        vendor = "" if hypervisor["vendor"] == "unknown" else f", {hypervisor['vendor']}"
+        line.append(f"  evidence: {hypervisor['evidence']}")
+        if hypervisor["evidence"] != "none":
+            line.append(f", SMP model {hypervisor['smp_model']}")
+        line.append(vendor)
+    out.print(line)
+
+
+def _no_evidence(out: Console, document: dict[str, Any]) -> None:
+    out.print()
+    out.print(
+        "No calls or flushes to show: the trace holds no TRC_HW_SMP records. "
+        + NO_EVIDENCE[document["hypervisor"]["vendor"]]
+        + " Trace a hypervisor with the tracepoints (docs/tracepoints.md)."
+    )
+    out.print()
+    table = _table("event", "records")
+    for name, count in list(document["events"].items())[: 2 * MAX_ROWS]:
+        table.add_row(name, units.count(count))
+    out.print(table)
+
+
+def _kind(out: Console, kind: str, summary: dict[str, Any], breakdown: Breakdown) -> None:
+    plural = {"call": "calls", "flush": "flushes"}[kind]
+    out.print()
+    out.rule(Text({"call": "Function calls", "flush": "TLB flushes"}[kind], style="bold"), align="left", characters="─")
+    incomplete = summary["count"] - summary["complete"]
+    out.print(
+        f"{units.count(summary['count'])} {plural}, {units.count(summary['complete'])} complete"
+        + (f" ({incomplete} cut or damaged, not in the figures below)" if incomplete else "")
+        + f", {units.count(summary['targets'])} targets, {units.count(summary['overlapping'])} overlapping another"
+    )
+    if not summary["complete"]:
+        return
+    _phases(out, breakdown)
+    _histogram(out, breakdown, plural)
+    _functions(out, kind, breakdown)
+    _grid(out, breakdown)
+    _worst(out, breakdown)
+    _initiators(out, summary)
+
+
+def _title(out: Console, text: str) -> None:
+    out.print()
+    out.print(Text(text, style="bold"))
+
+
+def _table(*heads: str, left: int = 1) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for place, head in enumerate(heads):
+        table.add_column(
+            head, justify="left" if place < left else "right", no_wrap=True, overflow="ellipsis", min_width=4
+        )
+    return table
+
+
+def _phases(out: Console, breakdown: Breakdown) -> None:
+    _title(out, "Where the time goes")
+    table = _table("phase", "mean", "p50", "p90", "p99", "max")
+    for name, phase in breakdown.phases.items():
+        label = "  " + name if name.startswith("of it") else name
+        table.add_row(label, *(units.time(phase[key]) for key in ("mean", "p50", "p90", "p99", "max")))
+    out.print(table)
+
+
+def _histogram(out: Console, breakdown: Breakdown, plural: str) -> None:
+    _title(out, "Total time")
+    table = _table("from", plural, "", left=0)
+    table.columns[2].justify = "left"
+    most = max(count for _, count in breakdown.histogram)
+    room = max(8, min(BAR_WIDTH, out.width - 30))
+    for low, count in breakdown.histogram:
+        bar = "█" * (count * room // most) or ("▏" if count else "")
+        table.add_row(units.time(low), units.count(count), Text(bar, style="cyan"))
+    out.print(table)
+
+
+def _functions(out: Console, kind: str, breakdown: Breakdown) -> None:
+    first = "function" if kind == "call" else "flags"
+    _title(out, f"By {first}")
+    table = _table(first, "count", "targets", "mean", "p99", "max", "sum")
+    for name, row in breakdown.functions.head(MAX_ROWS).iterrows():
+        table.add_row(
+            Text(units.printable(str(name))),
+            units.count(row["count"]),
+            f"{row['targets']:.1f}",
+            *(units.time(row[column]) for column in ("mean_ns", "p99_ns", "max_ns", "sum_ns")),
+        )
+    _left_out(table, len(breakdown.functions) - MAX_ROWS)
+    out.print(table)
+
+
+def _left_out(table: Table, more: int) -> None:
+    if more > 0:
+        table.add_row(Text(f"… {more} more", style="dim"))
+
+
+def _grid(out: Console, breakdown: Breakdown) -> None:
+    """Mean total by CPUs in the mask (rows) and episodes in flight at the start (columns)."""
+    grid = breakdown.grid
+    masks = sorted({int(mask) for mask, _ in grid.index})
+    flights = sorted({int(flight) for _, flight in grid.index})
+    shown = flights[: max(1, (out.width - 14) // 18)]
+    _title(out, "Mean total by CPUs in the mask and episodes in flight (count)")
+    table = _table("in mask", *(f"{flight} in flight" for flight in shown))
+    for mask in masks[: 2 * MAX_ROWS]:
+        cells = []
+        for flight in shown:
+            row = grid.loc[(mask, flight)] if (mask, flight) in grid.index else None
+            cells.append("" if row is None else f"{units.time(row['mean_ns'])} ({row['count']:.0f})")
+        table.add_row(str(mask), *cells)
+    _left_out(table, len(masks) - 2 * MAX_ROWS)
+    out.print(table)
+    if len(flights) > len(shown):
+        out.print(Text(f"… and {len(flights) - len(shown)} more columns, up to {flights[-1]} in flight", style="dim"))
+
+
+def _worst(out: Console, breakdown: Breakdown) -> None:
+    _title(out, "Worst")
+    table = _table("at", "by CPU", "what", "targets", "total", "lock wait", "last CPU", left=0)
+    table.columns[2].justify = "left"
+    for row in breakdown.worst.itertuples():
+        table.add_row(
+            f"{row.start_ns / 1e9:.6f} s",
+            str(row.initiator),
+            Text(units.printable(str(row.what))),
+            str(row.n_targets),
+            units.time(row.total_ns),
+            units.time(row.lock_wait_ns),
+            str(row.straggler),
+        )
+    out.print(table)
+
+
+def _initiators(out: Console, summary: dict[str, Any]) -> None:
+    _title(out, "Busiest initiators")
+    table = _table("CPU", "count", "sum", "mean", "p50", "p99", "max", left=0)
+    rows = summary["fairness"]["initiators"]
+    for row in rows[:MAX_ROWS]:
+        table.add_row(
+            str(row["cpu"]),
+            units.count(row["count"]),
+            *(units.time(row[key]) for key in ("sum_ns", "mean", "p50", "p99", "max")),
+        )
+    _left_out(table, len(rows) - MAX_ROWS)
+    out.print(table)
+
+
+def info(out: Console, document: dict[str, Any]) -> None:
+    """Print what the container holds."""
+    trust(out, document["trace"])
+    captures = document["captures"]
+    out.print(
+        f"{units.size(document['trace']['bytes'])} in {units.count(document['windows'])} windows"
+        + (f", {captures} captures one behind the other" if captures > 1 else "")
+    )
+    _title(out, "By CPU")
+    table = _table("CPU", "windows", "bytes", "lost records", left=0)
+    for row in document["cpus"][:64]:
+        table.add_row(
+            str(row["cpu"]), units.count(row["windows"]), units.count(row["bytes"]), units.count(row["lost"])
+        )
+    _left_out(table, len(document["cpus"]) - 64)
+    out.print(table)
+    _title(out, "By class")
+    table = _table("class", "records", "bytes")
+    for row in document["classes"]:
+        table.add_row(row["class"], units.count(row["records"]), units.count(row["bytes"]))
+    out.print(table)
+    _title(out, "By event")
+    table = _table("event", "records", "bytes")
+    for row in document["events"]:
+        table.add_row(row["event"], units.count(row["records"]), units.count(row["bytes"]))
+    out.print(table)
+    if document["skips"]:
+        _title(out, "Damage")
+        table = _table("at byte", "skipped", "reason", left=0)
+        table.columns[2].justify, table.columns[2].no_wrap = "left", False
+        for skip in document["skips"][: 4 * MAX_SKIPS]:
+            table.add_row(units.count(skip["offset"]), units.count(skip["length"]), skip["reason"])
+        _left_out(table, len(document["skips"]) - 4 * MAX_SKIPS)
+        out.print(table)

@@ -1,0 +1,136 @@
+"""Whole records as columns: a block → a batch, in which every record has its CPU and its time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xtrace import columns
+from xtrace.digest import CPU_CHANGE_HEADER, is_sound, mend, tsc_at
+from xtrace.framing import Block
+from xtrace.parsers.event import Event
+from xtrace.parsers.registry import Dialect, needs_first_word, resolve
+from xtrace.reader import Reader
+from xtrace.scan import Offsets, Words, pick_records, record_starts
+from xtrace.survey import CaptureTracker
+
+NOTHING = np.zeros(0, np.uint32)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records in input order.
+
+    words   uint32, the block they are in
+    starts  int64   word offset of each
+    header  uint32
+    track   int32   capture << 14 | CPU
+    tsc     uint64  own timestamp, else that of the record before it on its CPU; 0 where there is none yet
+    order   uint64  what merging goes by: tsc, but never less than before on its CPU
+    window  int64   row of its window in the input, counted from the trace's first
+    """
+
+    words: Words
+    starts: Offsets
+    header: Words
+    track: NDArray[np.int32]
+    tsc: NDArray[np.uint64]
+    order: NDArray[np.uint64]
+    window: Offsets
+
+    def take(self, rows: Offsets | NDArray[np.bool_]) -> Batch:
+        """Some of the records."""
+        picked = (self.header[rows], self.track[rows], self.tsc[rows], self.order[rows], self.window[rows])
+        return Batch(self.words, self.starts[rows], *picked)
+
+    def payload(self, rows: Offsets, header: int) -> Words:
+        """uint32 (rows, payload words) of records that bear `header`."""
+        first = self.starts[rows] + 1 + 2 * (header >> 31)
+        return self.words[first[:, None] + np.arange(header >> 28 & 7)]
+
+
+class Group(NamedTuple):
+    """Records of a batch that share one event layout; `columns` as `columns.decode` gives them."""
+
+    event: Event
+    rows: Offsets
+    payload: Words
+    columns: columns.Columns
+
+
+def batches(reader: Reader) -> Iterator[Batch]:
+    """All records of a trace, block by block. Damage is left out as in the survey."""
+    tracker = CaptureTracker()
+    highest: dict[int, int] = {}
+    window = 0
+    for block in reader.run(_sound_block):
+        starts = record_starts(block.words)
+        header = block.words[starts]
+        row = np.maximum(np.searchsorted(block.windows[:, 1], starts, side="right"), 0)
+        stamped = header >> np.uint32(31) != 0
+        own = np.where(stamped, tsc_at(block.words, starts), np.uint64(0))
+        begin = np.searchsorted(row, np.arange(len(block.windows)))
+        latest = np.maximum.accumulate(np.where(stamped, np.arange(len(starts)), -1))
+        inside = latest >= begin[row]
+        first, last = _window_times(own, stamped, row, len(block.windows))
+        track, before = tracker.place(block.windows[:, 2], first, last)
+        tsc = np.where(inside, own[np.maximum(latest, 0)], before[row])
+        yield Batch(
+            block.words,
+            starts,
+            header,
+            track[row],
+            tsc,
+            _never_back(tsc, track[row], highest),
+            window + row,
+        )
+        window += len(block.windows)
+
+
+def _sound_block(block: Block) -> Block:
+    interest = np.array([CPU_CHANGE_HEADER], np.uint32)
+    picks = pick_records(block.words, block.windows[:, 1], interest, NOTHING)
+    return block if is_sound(block, picks) else mend(block)[0]
+
+
+def _window_times(
+    own: NDArray[np.uint64], stamped: NDArray[np.bool_], row: Offsets, windows: int
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """First and last timestamp of each window, 0 where it has none."""
+    first, last = np.zeros((2, windows), np.uint64)
+    at = np.flatnonzero(stamped)
+    last[row[at]] = own[at]
+    first[row[at[::-1]]] = own[at[::-1]]
+    return first, last
+
+
+def _never_back(
+    tsc: NDArray[np.uint64], track: NDArray[np.int32], highest: dict[int, int]
+) -> NDArray[np.uint64]:
+    order = np.empty_like(tsc)
+    for one in np.unique(track).tolist():
+        rows = np.flatnonzero(track == one)
+        order[rows] = np.maximum.accumulate(np.maximum(tsc[rows], np.uint64(highest.get(one, 0))))
+        highest[one] = int(order[rows[-1]])
+    return order
+
+
+def groups(batch: Batch, dialect: Dialect, wanted: frozenset[str] | None = None) -> Iterator[Group]:
+    """The records of a batch by event layout, decoded. wanted: event names, None for all."""
+    for header in np.unique(batch.header).tolist():
+        rows = np.flatnonzero(batch.header == header)
+        event_id, words = header & 0x0FFFFFFF, header >> 28 & 7
+        payload = batch.payload(rows, header)
+        kinds = [(None, np.arange(len(rows)))]
+        if needs_first_word(event_id, words):
+            distinct, inverse = np.unique(payload[:, 0], return_inverse=True)
+            kinds = [(word, np.flatnonzero(inverse == place)) for place, word in enumerate(distinct.tolist())]
+        for word, members in kinds:
+            event = resolve(event_id, words, bool(header >> 31), word, dialect)
+            if wanted is None or event.name in wanted:
+                part = payload[members]
+                yield Group(event, rows[members], part, columns.decode(event, part))

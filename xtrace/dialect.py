@@ -1,0 +1,45 @@
+"""Who wrote a trace: the CPU vendor and the Xen release, as far as its records tell (they are not in the file)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from xtrace.context import header_of
+from xtrace.parsers.registry import EVENTS, Dialect
+from xtrace.survey import Survey
+
+_RUNQ_LOAD: Final = next(
+    header_of(event) for event in EVENTS if event.name == "TRC_CSCHED2_UPDATE_RUNQ_LOAD"
+)
+_SHARED_EXITS: Final = [
+    header_of(event) for event in EVENTS if event.name in {"TRC_HVM_VMEXIT", "TRC_HVM_VMEXIT64"}
+]
+_SVM_EXITS: Final = [
+    header_of(event) for event in EVENTS if event.name in {"TRC_HVM_SVM_EXIT", "TRC_HVM_SVM_EXIT64"}
+]
+_INTR: Final = {event.vendor: header_of(event) for event in EVENTS if event.name == "TRC_HVM_INTR"}
+SVM_INTERRUPT_EXIT: Final = 0x60
+"""VMX reasons end at 75; 0x60 and above are AMD's codes (exit-reasons table)."""
+
+DIALECT_SAMPLES: Final = frozenset([_RUNQ_LOAD, *_SHARED_EXITS])
+"""Records of which a few are needed."""
+
+
+def recognise_dialect(found: Survey) -> Dialect:
+    """Vendor and release by the evidence that records give; None for what they leave open.
+
+    An exit id of its own for AMD came with 4.19; stack garbage behind credit2's load record ended with 4.17; an
+    interrupt record names its vector on VMX only (xen/arch/x86/hvm, xen/common/sched/credit2.c).
+    """
+    if any(found.counts[header] for header in _SVM_EXITS):
+        return Dialect("svm", 19)
+    vendor = None
+    exits = np.concatenate([found.records(header).payload[:, 0] for header in _SHARED_EXITS])
+    if found.counts[_INTR["svm"]] or (exits & 0xFFFF >= SVM_INTERRUPT_EXIT).any():
+        vendor = "svm"
+    elif found.counts[_INTR["vmx"]] or len(exits):
+        vendor = "vmx"
+    release = 17 if (found.records(_RUNQ_LOAD).payload[:, 5] != 0).any() else None
+    return Dialect(vendor, release)  # type: ignore[arg-type]

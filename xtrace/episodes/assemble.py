@@ -1,0 +1,195 @@
+"""Steps of both kinds → the two tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from xtrace.clock import Clock
+from xtrace.context import NOBODY, Context
+from xtrace.episodes import relations
+from xtrace.episodes.exact import CALL, FLUSH, Index, Steps, steps
+from xtrace.episodes.relations import STATES, Model
+from xtrace.episodes.tables import DELIVERIES, EPISODES, NULL, arrow_table, dictionary
+from xtrace.parsers.container import MAX_CPU
+from xtrace.survey import Survey
+from xtrace.symbols import Symbols, function_names
+
+CALL_FUNCTION_VECTOR: Final = 0xFB
+INVALIDATE_TLB_VECTOR: Final = 0xFD
+KIND_NAMES: Final = ("call", "flush")
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeTables:
+    """The tables of a trace and what they rest on.
+
+    episodes, deliveries  Arrow tables of schemas EPISODES and DELIVERIES
+    model                 the hypervisor's way of calling, as recognised from the trace
+    evidence              "exact", or "none" where the trace has no tracepoints
+    overlaps              bool, by row of `episodes`: complete, and in flight (SEND…DONE) together with another
+                          complete one of its kind
+    strays                records that name no possible initiator
+    """
+
+    episodes: pa.Table
+    deliveries: pa.Table
+    model: Model
+    evidence: str
+    overlaps: NDArray[np.bool_]
+    strays: int
+
+
+def assemble(found: Survey, clock: Clock, symbols: Symbols | None = None) -> EpisodeTables:
+    """Build both tables from a survey that kept the SMP, context and mode records."""
+    calls, flushes = steps(found, CALL), steps(found, FLUSH)
+    carried = relations.parents(calls, flushes)
+    model = relations.recognise(calls, flushes, carried)
+    context = Context(found)
+    queues = relations.waiting_behind_others((calls, flushes), carried)
+
+    groups = (calls, flushes)
+    kind = np.repeat(np.arange(2, dtype=np.int8), [len(one.start) for one in groups])
+    first_seen = np.concatenate([one.first_seen for one in groups])
+    capture = np.concatenate([one.track >> np.int32(14) for one in groups])
+    order = np.lexsort((kind, first_seen, capture))
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order))
+    numbers = (number[: len(calls.start)], number[len(calls.start) :])
+
+    rows = _episode_columns(groups, clock, context, model)
+    rows["kind"] = kind
+    rows["parent"] = np.concatenate(
+        (np.where(carried < 0, NULL, numbers[1].take(carried, mode="wrap") if len(flushes.start) else NULL),
+         np.full(len(flushes.start), NULL))
+    )
+    rows = {name: values[order] for name, values in rows.items()}
+    targets = _delivery_columns(groups, queues, numbers, clock, context)
+    rows["episode"] = np.arange(len(order), dtype=np.uint64)
+    asked = targets.pop("asked")
+    rows["targets"] = _target_lists(rows["n_targets"], targets["cpu"][asked])
+    func = np.ma.masked_array(rows["func"], rows.pop("func_missing"))
+    rows["func_name"] = _names(func, symbols)
+    rows["func"] = func
+    for name in ("wait", "flush_flags", "va"):
+        rows[name] = np.ma.masked_array(rows[name], rows.pop(f"{name}_missing"))
+    rows["kind"] = dictionary(rows["kind"], KIND_NAMES)
+    rows["evidence"] = dictionary(np.zeros(len(order), np.int8), ("exact",))
+    rows["confidence"] = np.ones(len(order))
+    targets["state"] = dictionary(targets["state"], STATES)
+    return EpisodeTables(
+        episodes=arrow_table(EPISODES, rows),
+        deliveries=arrow_table(DELIVERIES, targets),
+        model=model,
+        evidence="exact" if len(order) else "none",
+        overlaps=np.concatenate([relations.overlapping(one) for one in groups])[order],
+        strays=calls.strays + flushes.strays,
+    )
+
+
+def _ns(clock: Clock, cycles: NDArray[np.uint64]) -> Index:
+    """Times in ns, NULL where the cycle count is 0 (not seen)."""
+    return np.where(cycles == 0, NULL, clock.to_ns(cycles))
+
+
+def _minus(later: Index, earlier: Index) -> Index:
+    return np.where((later == NULL) | (earlier == NULL), NULL, later - earlier)
+
+
+def _episode_columns(
+    groups: tuple[Steps, Steps], clock: Clock, context: Context, model: Model
+) -> dict[str, NDArray[np.generic]]:
+    def both(per_kind: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+        return np.concatenate(per_kind)
+
+    calls, flushes = groups
+    start, send, done = (
+        both([_ns(clock, getattr(one, step)) for one in groups]) for step in ("start", "send", "done")
+    )
+    track = both([one.track for one in groups])
+    there = context.at(track, both([one.start for one in groups]))  # type: ignore[arg-type]
+    vectors = {"unknown": NULL, "legacy": INVALIDATE_TLB_VECTOR, "lockless": CALL_FUNCTION_VECTOR}
+    call_vector = CALL_FUNCTION_VECTOR if model != "unknown" else NULL
+    unseen = [one.start == 0 for one in groups]
+    no_call, no_flush = np.ones(len(calls.start), np.bool_), np.ones(len(flushes.start), np.bool_)
+    return {
+        "initiator": (track & (MAX_CPU | 1)).astype(np.uint16),
+        "seq": both([one.seq for one in groups]),
+        "start_ns": start,
+        "send_ns": send,
+        "done_ns": done,
+        "lock_wait_ns": _minus(send, start),  # type: ignore[arg-type]
+        "total_ns": _minus(done, start),  # type: ignore[arg-type]
+        "n_targets": both([np.where(one.n_targets < 0, NULL, one.n_targets) for one in groups]),
+        "func": both([calls.fields["func"], np.zeros(len(flushes.start), np.uint64)]),
+        "func_missing": both([unseen[0], no_flush]),
+        "wait": both([calls.fields["wait"] != 0, ~no_flush]),
+        "wait_missing": both([unseen[0], no_flush]),
+        "flush_flags": both([np.zeros(len(calls.start), np.uint32), flushes.fields["flush_flags"]]),
+        "flush_flags_missing": both([no_call, unseen[1]]),
+        "va": both([np.zeros(len(calls.start), np.uint64), flushes.fields["va"]]),
+        "va_missing": both([no_call, unseen[1]]),
+        "inflight": both([relations.inflight(one) for one in groups]),
+        "straggler": both([relations.stragglers(one) for one in groups]),
+        "domain": np.where((there.domain == NOBODY) | both(unseen), NULL, there.domain),
+        "vcpu": np.where((there.vcpu == NOBODY) | both(unseen), NULL, there.vcpu),
+        "complete": both([one.complete for one in groups]),
+        "vector": both(
+            [np.full(len(calls.start), call_vector), np.full(len(flushes.start), vectors[model])]
+        ),
+    }
+
+
+def _delivery_columns(
+    groups: tuple[Steps, Steps],
+    queues: tuple[Index, ...],
+    numbers: tuple[Index, Index],
+    clock: Clock,
+    context: Context,
+) -> dict[str, NDArray[np.generic]]:
+    parts = []
+    for one, queue, number in zip(groups, queues, numbers, strict=True):
+        send, enter, left = (_ns(clock, time) for time in (one.send[one.episode], one.enter, one.exit))
+        there = context.at(one.target_track, one.enter)
+        absent = (there.domain == NOBODY) | (one.enter == 0)
+        parts.append(
+            {
+                "episode": number[one.episode].astype(np.uint64),
+                "cpu": one.cpu,
+                "enter_ns": enter,
+                "exit_ns": left,
+                "delivery_ns": _minus(enter, send),
+                "execution_ns": _minus(left, enter),
+                "queue_ns": np.where(queue == NULL, NULL, clock.span_ns(np.where(queue == NULL, 0, queue))),
+                "domain": np.where(absent, NULL, there.domain),
+                "vcpu": np.where(absent, NULL, there.vcpu),
+                "state": relations.hit_state(one, there),
+                "asked": one.asked,
+            }
+        )
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.lexsort((columns["cpu"], columns["episode"]))
+    return {name: values[order] for name, values in columns.items()}
+
+
+def _target_lists(n_targets: NDArray[np.generic], cpus: NDArray[np.generic]) -> pa.ListArray:
+    unknown = n_targets == NULL
+    ends = np.cumsum(np.where(unknown, 0, n_targets).astype(np.int64))
+    offsets = np.concatenate(([0], ends)).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(cpus, pa.uint16()), mask=pa.array(unknown)
+    )
+
+
+def _names(func: np.ma.MaskedArray[tuple[int], np.dtype[np.uint64]], symbols: Symbols | None) -> pa.Array:
+    """Function names, null where the address is, or where no map was given to name it."""
+    missing = np.ma.getmaskarray(func)
+    distinct, inverse = np.unique(func.data, return_inverse=True)
+    names = pa.array(function_names(distinct, symbols), pa.string())
+    if symbols is None:
+        names = pa.array([None if one else "(interrupt only)" for one in distinct.tolist()], pa.string())
+    return names.take(pa.array(np.ma.masked_array(inverse, missing).filled(0), mask=missing))

@@ -1,0 +1,188 @@
+"""How episodes of exact steps relate: what overlaps, who carries whom, who waited behind whom, what was hit."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xtrace.context import IDLE_DOMAIN, NOBODY, Occupant, header_of
+from xtrace.episodes.exact import Cycles, Index, Steps
+from xtrace.episodes.tables import NULL
+from xtrace.parsers.hvm import EVENTS
+from xtrace.survey import TRACK_BITS
+
+Model = Literal["legacy", "lockless", "unknown"]
+
+_ENTRIES: Final = [header_of(event) for event in EVENTS if event.name == "TRC_HVM_VMENTRY"]
+_EXITS: Final = [header_of(event) for event in EVENTS if event.name.removesuffix("64").endswith("EXIT")]
+MODE_HEADERS: Final = frozenset([*_ENTRIES, *_EXITS])
+"""Records that tell whether a CPU is inside an HVM guest."""
+
+VMX_EXTERNAL_INTERRUPT: Final = 1
+
+STATES: Final = ("guest", "hypervisor", "idle", "unknown")
+
+
+def inflight(some: Steps) -> Index:
+    """For each episode the number of its kind that had started and were not done when it started, itself
+    included; NULL where its START was not seen. Episodes without DONE never count as ended."""
+    capture = some.track >> TRACK_BITS
+    count = np.full(len(some.start), NULL)
+    for one in np.unique(capture).tolist():
+        begun = np.flatnonzero((capture == one) & (some.start > 0))
+        ended = np.sort(some.done[begun][some.done[begun] > 0])
+        order = begun[np.argsort(some.start[begun], kind="stable")]
+        over = np.searchsorted(ended, some.start[order], side="right")
+        count[order] = np.arange(1, len(order) + 1) - over
+    return count
+
+
+def overlapping(some: Steps) -> NDArray[np.bool_]:
+    """Which episodes are complete and have a SEND…DONE that intersects another complete one's of their kind."""
+    found = np.zeros(len(some.start), np.bool_)
+    rows = np.flatnonzero(some.complete)
+    rows = rows[np.lexsort((some.send[rows], some.track[rows] >> TRACK_BITS))]
+    capture, send, done = some.track[rows] >> TRACK_BITS, some.send[rows], some.done[rows]
+    meets = np.zeros(len(rows), np.bool_)
+    for one in np.unique(capture).tolist():
+        mine = slice(*np.searchsorted(capture, [one, one + 1]))
+        until = np.maximum.accumulate(done[mine])[:-1]
+        meets[mine][1:] |= send[mine][1:] <= until
+        meets[mine][:-1] |= send[mine][1:] <= done[mine][:-1]
+    found[rows] = meets
+    return found
+
+
+def parents(calls: Steps, flushes: Steps) -> Index:
+    """Row of the flush that each call carries, −1 for none.
+
+    Under the lockless hypervisor a flush is made by one call: the first that its CPU starts between the flush's
+    START and DONE (docs/tracepoints.md).
+    """
+    order = np.lexsort((flushes.start, flushes.track))
+    order = order[flushes.start[order] > 0]
+    found = np.full(len(calls.start), -1)
+    started = np.flatnonzero(calls.start > 0)
+    if not len(order) or not len(started):
+        return found
+    started = started[np.lexsort((calls.start[started], calls.track[started]))]
+    place = _last_at_or_before(
+        flushes.track[order], flushes.start[order], calls.track[started], calls.start[started]
+    )
+    flush = np.where(place < 0, -1, order[place])
+    first = np.concatenate(([True], flush[1:] != flush[:-1]))
+    inside = (calls.start[started] <= flushes.done[flush]) | (flushes.done[flush] == 0)
+    found[started] = np.where((flush >= 0) & first & inside, flush, -1)
+    return found
+
+
+def _last_at_or_before(
+    tracks: NDArray[np.int32], times: Cycles, track: NDArray[np.int32], time: Cycles
+) -> Index:
+    """For each (track, time) the last row of the sorted (tracks, times) on its track not after it, or −1."""
+    found = np.full(len(track), -1)
+    for one in np.unique(track).tolist():
+        begin, end = np.searchsorted(tracks, [one, one + 1])
+        rows = np.flatnonzero(track == one)
+        index = np.searchsorted(times[begin:end], time[rows], side="right") - 1
+        found[rows] = np.where(index < 0, -1, begin + index)
+    return found
+
+
+def recognise(calls: Steps, flushes: Steps, carried: Index) -> Model:
+    """Which hypervisor wrote the trace, by what only one of the two can do.
+
+    Lockless: a flush carried by a call, or calls in flight together. Legacy: flushes that no call carries, or
+    calls that were asked for together and still went out one by one.
+    """
+    if (carried >= 0).any() or overlapping(calls).any():
+        return "lockless"
+    if flushes.complete.any() or overlapping_requests(calls):
+        return "legacy"
+    return "unknown"
+
+
+def overlapping_requests(some: Steps) -> bool:
+    """Whether any complete episode was asked for while another was in flight."""
+    return bool((inflight(some)[some.complete] > 1).any())
+
+
+def waiting_behind_others(groups: tuple[Steps, ...], carried: Index) -> tuple[Index, ...]:
+    """For each target row of calls and flushes: cycles of its delivery in which the target CPU ran functions of
+    other initiators; NULL where SEND or ENTER was not seen."""
+    calls, flushes = groups
+    # A flush that a call carries runs inside that call: only the call's own interval counts on its CPU.
+    outer_flush = np.ones(len(flushes.start), np.bool_)
+    outer_flush[carried[carried >= 0]] = False
+    carrier = np.full(len(flushes.start), -1)
+    carrier[carried[carried >= 0]] = np.flatnonzero(carried >= 0)
+    flush_rows = np.flatnonzero(outer_flush[flushes.episode])
+    track = np.concatenate((calls.target_track, flushes.target_track[flush_rows]))
+    begin = np.concatenate((calls.enter, flushes.enter[flush_rows]))
+    end = np.concatenate((calls.exit, flushes.exit[flush_rows]))
+    busy = _Busy(track, begin, end)
+    call_queue = busy.between(calls.target_track, calls.send[calls.episode], calls.enter)
+    # A carried flush queues while its call does.
+    own = carrier[flushes.episode]
+    call_pairs = calls.episode << TRACK_BITS | calls.cpu
+    at = np.searchsorted(call_pairs, own << TRACK_BITS | flushes.cpu)
+    at = np.minimum(at, max(0, len(call_pairs) - 1))
+    reached = flushes.enter.copy()
+    if len(call_pairs):
+        carried_row = (own >= 0) & (call_pairs[at] == (own << TRACK_BITS | flushes.cpu))
+        reached = np.where(carried_row & (flushes.enter > 0), calls.enter[at], reached)
+    return call_queue, busy.between(flushes.target_track, flushes.send[flushes.episode], reached)
+
+
+class _Busy:
+    """When each CPU ran functions for others, as disjoint intervals."""
+
+    def __init__(self, track: NDArray[np.int32], begin: Cycles, end: Cycles) -> None:
+        whole = (begin > 0) & (end >= begin)
+        order = np.lexsort((begin[whole], track[whole]))
+        self.track, self.begin = track[whole][order], begin[whole][order]
+        self.end = end[whole][order]
+        # Within one track ends ascend with begins: a CPU runs one function at a time.
+        self.total = np.concatenate(([0], np.cumsum((self.end - self.begin).astype(np.int64))))
+
+    def between(self, track: NDArray[np.int32], first: Cycles, last: Cycles) -> Index:
+        """Busy cycles of each track from `first` to `last` (cycle counts, 0 = unknown gives NULL)."""
+        known = (first > 0) & (last > 0)
+        spent = self._until(track, last) - self._until(track, np.minimum(first, last))
+        return np.where(known, spent, NULL)
+
+    def _until(self, track: NDArray[np.int32], time: Cycles) -> Index:
+        row = _last_at_or_before(self.track, self.begin, track, time)
+        place = np.maximum(row, 0)
+        if not len(self.begin):
+            return np.zeros(len(track), np.int64)
+        inside = (np.minimum(time, self.end[place]) - self.begin[place]).astype(np.int64)
+        return np.where(row < 0, self.total[np.searchsorted(self.track, track)], self.total[place] + inside)
+
+
+def stragglers(some: Steps) -> Index:
+    """The CPU whose EXIT came last in each episode, NULL where none was seen."""
+    found = np.full(len(some.start), NULL)
+    rows = np.flatnonzero(some.exit > 0)
+    rows = rows[np.argsort(some.exit[rows], kind="stable")]
+    found[some.episode[rows]] = some.cpu[rows]
+    return found
+
+
+def hit_state(some: Steps, there: Occupant) -> NDArray[np.int8]:
+    """What the interrupt hit on each target, as an index into STATES.
+
+    Idle is known from the occupant. Inside an HVM guest or not is known from the last VM entry or exit of the
+    same occupant. On SVM the handler runs before the exit is traced, so an entry comes last; on VMX after an
+    exit for an external interrupt (xen/arch/x86/hvm). A PV guest leaves no such records: unknown.
+    """
+    header, value, tsc = (some.mode[:, column] for column in range(3))
+    current = (header > 0) & (tsc >= there.since) & (there.domain != NOBODY) & (some.enter > 0)
+    in_guest = np.isin(header, _ENTRIES) | (value & np.uint64(0xFFFF) == VMX_EXTERNAL_INTERRUPT)
+    state = np.full(len(header), STATES.index("unknown"), np.int8)
+    state[current & in_guest] = STATES.index("guest")
+    state[current & ~in_guest] = STATES.index("hypervisor")
+    state[(there.domain == IDLE_DOMAIN) & (some.enter > 0)] = STATES.index("idle")
+    return state

@@ -1,0 +1,72 @@
+"""The `events` table: records of chosen events as one Arrow table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from xtrace.context import NOBODY
+from xtrace.decode import Group
+from xtrace.merge import Merger
+
+if TYPE_CHECKING:
+    from xtrace.trace import Trace
+
+
+def event_table(trace: Trace, wanted: frozenset[str]) -> pa.Table:
+    """All records of these events in order of time. Columns as `Trace.events` documents them."""
+    parts: list[pa.Table] = []
+    merger, ranks, base = Merger(), [], 0
+    for batch, _ in trace.batches():
+        found = list(trace.groups(batch, wanted))
+        rows = np.concatenate([group.rows for group in found]) if found else np.zeros(0, np.int64)
+        if len(rows):
+            domain, vcpu = trace.occupants(batch.take(rows))
+            begin = 0
+            for group in found:
+                mine = slice(begin, begin + len(group.rows))
+                parts.append(_table(trace, batch.take(group.rows), group, domain[mine], vcpu[mine]))
+                begin += len(group.rows)
+        # Rows of a batch must reach the merger in input order.
+        order = np.argsort(rows, kind="stable")
+        ranks.append(merger.feed(batch, rows[order], base + order))
+        base += len(rows)
+    ranks.append(merger.finish())
+    if not parts:
+        return pa.table({"ns": pa.array([], pa.int64())})
+    table = pa.concat_tables(parts, promote_options="permissive")
+    return table.take(pa.array(np.concatenate(ranks).astype(np.int64)))
+
+
+def _table(trace: Trace, batch: Any, group: Group, domain: Any, vcpu: Any) -> pa.Table:
+    columns: dict[str, pa.Array] = {
+        "ns": pa.array(trace.clock.to_ns(batch.tsc), pa.int64(), mask=batch.tsc == 0),
+        "tsc": pa.array(batch.tsc, pa.uint64()),
+        "cpu": pa.array(trace.cpu_of(batch), pa.uint16()),
+        "event": pa.DictionaryArray.from_arrays(
+            pa.array(np.zeros(len(group.rows), np.int32)), pa.array([group.event.name])
+        ),
+        "domain": pa.array(domain, pa.int32(), mask=domain == NOBODY).cast(pa.uint16()),
+        "vcpu": pa.array(vcpu, pa.int32(), mask=vcpu == NOBODY).cast(pa.uint16()),
+    }
+    fields: dict[str, Any] = dict(group.columns)
+    for name, value in group.event.constants.items():
+        fields[name] = np.full(len(group.rows), value)
+    for name, values in fields.items():
+        # A payload may name a domain or vCPU of its own, which is another than the one that runs.
+        column = f"{name}_" if name in columns else name
+        columns[column] = _column(values)
+    return pa.table(columns)
+
+
+def _column(values: Any) -> pa.Array:
+    if isinstance(values, np.ma.MaskedArray):
+        return pa.array(values.data, mask=np.ma.getmaskarray(values))
+    if values.ndim == 2:
+        flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+        if values.shape[1] == 0:
+            return pa.array([[]] * len(values), pa.list_(flat.type))
+        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(pa.list_(flat.type))
+    return pa.array(np.ascontiguousarray(values))

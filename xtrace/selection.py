@@ -1,0 +1,98 @@
+"""What part of a trace is meant: CPUs, a span of time, events, domains. The same on every command."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xtrace.clock import Clock
+from xtrace.decode import Batch
+from xtrace.errors import UsageError
+from xtrace.parsers.container import MAX_CPU
+from xtrace.parsers.registry import events_named
+from xtrace.survey import TRACK_BITS
+
+_UNITS_NS = {"": 1_000_000_000, "s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "µs": 1_000, "ns": 1}
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|ms|us|µs|ns)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Records of these CPUs with from_ns ≤ time < to_ns; None: no limit. Times are ns since the first timestamp.
+
+    An episode is selected by its START: its initiator is one of the CPUs and its start is in the span.
+    """
+
+    cpus: frozenset[int] | None = None
+    from_ns: int | None = None
+    to_ns: int | None = None
+
+    def __bool__(self) -> bool:
+        return not (self.cpus is None and self.from_ns is None and self.to_ns is None)
+
+    def records(self, batch: Batch, clock: Clock) -> NDArray[np.bool_]:
+        """Which records of a batch are meant. Those without any time are in no span."""
+        chosen = self._on(batch.track & ((1 << TRACK_BITS) - 1))
+        if self.from_ns is not None or self.to_ns is not None:
+            chosen &= (batch.tsc > 0) & self._within(clock.to_ns(batch.tsc))
+        return chosen
+
+    def starts(self, cpu: NDArray[np.uint16], start_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which episodes are meant, by initiator and start."""
+        return self._on(cpu) & self._within(start_ns)
+
+    def _on(self, cpu: NDArray[np.integer]) -> NDArray[np.bool_]:
+        if self.cpus is None:
+            return np.ones(len(cpu), np.bool_)
+        return np.isin(cpu, np.array(sorted(self.cpus), np.int64))
+
+    def _within(self, ns: NDArray[np.int64]) -> NDArray[np.bool_]:
+        inside = np.ones(len(ns), np.bool_)
+        if self.from_ns is not None:
+            inside &= ns >= self.from_ns
+        if self.to_ns is not None:
+            inside &= ns < self.to_ns
+        return inside
+
+
+def parse_time(text: str, option: str) -> int:
+    """`1.5`, `1.5s`, `200ms`, `35us`, `120ns` in ns. Raises UsageError."""
+    match = _TIME.fullmatch(text.strip())
+    if not match:
+        raise UsageError(f"{option} {text}: not a time; give seconds, or a number with s, ms, us or ns")
+    whole, _, fraction = match[1].partition(".")
+    unit = _UNITS_NS[match[2] or ""]
+    return int(whole) * unit + int(fraction or "0") * unit // 10 ** len(fraction)
+
+
+def parse_numbers(text: str, option: str, highest: int) -> frozenset[int]:
+    """`0-3,8` as a set. Raises UsageError."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last.isdecimal() if dash else True)):
+            raise UsageError(f"{option} {text}: not a list of numbers; give for example 0-3,8")
+        begin, end = int(first), int(last or first)
+        if begin > end or end > highest:
+            raise UsageError(f"{option} {text}: {part.strip()} is not a range within 0-{highest}")
+        found.update(range(begin, end + 1))
+    return frozenset(found)
+
+
+def parse_cpus(text: str, option: str = "--cpus") -> frozenset[int]:
+    """CPU numbers, as `parse_numbers`."""
+    return parse_numbers(text, option, MAX_CPU)
+
+
+def parse_events(pattern: str) -> frozenset[str]:
+    """The names of the events that a name, class, pattern or id means. Raises UsageError where it means none."""
+    found: set[str] = set()
+    for part in pattern.split(","):
+        named = {event.name for event in events_named(part.strip())}
+        if not named:
+            raise UsageError(f"--event {part.strip()}: no such event; `xtrace info TRACE` lists those of a trace")
+        found |= named
+    return frozenset(found)
