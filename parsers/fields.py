@@ -41,14 +41,10 @@ class Bits(Adapter):  # type: ignore[type-arg]
         self.ranges = ranges
 
     def _decode(self, obj: int, context: Any, path: str) -> Container[int]:
-        return Container(
-            {name: obj >> low & (1 << high - low + 1) - 1 for name, (low, high) in self.ranges.items()}
-        )
+        return Container({name: obj >> low & (1 << high - low + 1) - 1 for name, (low, high) in self.ranges.items()})
 
     def _encode(self, obj: Any, context: Any, path: str) -> int:
-        return sum(
-            (obj.get(name, 0) & (1 << high - low + 1) - 1) << low for name, (low, high) in self.ranges.items()
-        )
+        return sum((obj.get(name, 0) & (1 << high - low + 1) - 1) << low for name, (low, high) in self.ranges.items())
 
 
 def words_of(name: str) -> Struct:

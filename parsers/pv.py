@@ -124,9 +124,7 @@ unused = partial(Event, emitted=False)
 EVENTS = (
     unused(0x0201001, "TRC_PV_HYPERCALL", variant="32-bit"),
     unused(0x0201101, "TRC_PV_HYPERCALL", variant="64-bit"),
-    *by_width(
-        0x0201003, "TRC_PV_TRAP", Trap32, Trap64, "pv/traps.c", "error_code: 0xffff where use_error_code is 0"
-    ),
+    *by_width(0x0201003, "TRC_PV_TRAP", Trap32, Trap64, "pv/traps.c", "error_code: 0xffff where use_error_code is 0"),
     *by_width(
         0x0201004,
         "TRC_PV_PAGE_FAULT",
@@ -198,7 +196,5 @@ EVENTS = (
     ),
     unused(0x020110C, "TRC_PV_PTWR_EMULATION_PAE", variant="64-bit flag"),
     *hypercall_events(0x020100D, "TRC_PV_HYPERCALL_V2", "xen/arch/x86/pv/hypercall.c"),
-    *hypercall_events(
-        0x020200E, "TRC_PV_HYPERCALL_SUBCALL", "xen/common/multicall.c, xen/common/compat/multicall.c"
-    ),
+    *hypercall_events(0x020200E, "TRC_PV_HYPERCALL_SUBCALL", "xen/common/multicall.c, xen/common/compat/multicall.c"),
 )

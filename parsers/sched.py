@@ -41,21 +41,15 @@ Tickle = Struct("cpu" / u16, "pad" / u16)
 CreditReset = Struct("unit" / u16, "domid" / u16, "credit_start" / i32, "credit_end" / i32)
 RunqAssign = Struct("unit" / u16, "domid" / u16, "rq_id" / u16, "pad" / u16)
 UpdateUnitLoad = Struct("avgload" / u64, "unit" / u16, "domid" / u16, "shift" / u32)
-UpdateRunqLoad = Struct(
-    "rq_avgload" / u64, "b_avgload" / u64, "rq_load" / u16, "rq_id" / u8, "shift" / u8, "pad" / u32
-)
+UpdateRunqLoad = Struct("rq_avgload" / u64, "b_avgload" / u64, "rq_load" / u16, "rq_id" / u8, "shift" / u8, "pad" / u32)
 TickleNew = Struct("unit" / u16, "domid" / u16, "cpu" / u32, "credit" / i32)
 RunqMaxWeight = Struct("rq_id" / u16, "max_weight" / u16)
 Credit2Migrate = Struct("unit" / u16, "domid" / u16, "from_rq" / u16, "to_rq" / u16)
 LoadCheck = Struct("local_rq" / u16, "other_rq" / u16, "load_delta" / u32)
-LoadBalance = Struct(
-    "local_avgload" / u64, "other_avgload" / u64, "local_rq" / u16, "other_rq" / u16, "pad" / u32
-)
+LoadBalance = Struct("local_avgload" / u64, "other_avgload" / u64, "local_rq" / u16, "other_rq" / u16, "pad" / u32)
 Credit2PickedCpu = Struct("b_avgload" / u64, "unit" / u16, "domid" / u16, "rq_id" / u16, "cpu" / u16)
 RunqCandidate = Struct("unit" / u16, "domid" / u16, "tickled_cpu" / i32, "credit" / i32)
-Credit2Schedule = Struct(
-    "cpu" / u16, "rq_id" / u16, "tasklet" / u8, "idle" / u8, "smt_idle" / u8, "tickled" / u8
-)
+Credit2Schedule = Struct("cpu" / u16, "rq_id" / u16, "tasklet" / u8, "idle" / u8, "smt_idle" / u8, "tickled" / u8)
 
 RunqPick = Struct("unit" / u16, "domid" / u16, "deadline" / u64, "budget" / u64)
 BudgetBurn417 = Struct(
@@ -175,9 +169,7 @@ CREDIT2 = (
     credit2(0x002220A, "TRC_CSCHED2_RUNQ_ASSIGN", RunqAssign, variant="since 4.18", since=18),
     credit2(0x002220B, "TRC_CSCHED2_UPDATE_UNIT_LOAD", UpdateUnitLoad, units=LOAD),
     credit2(0x002220C, "TRC_CSCHED2_UPDATE_RUNQ_LOAD", UpdateRunqLoad, variant="4.17", until=17, units=LOAD),
-    credit2(
-        0x002220C, "TRC_CSCHED2_UPDATE_RUNQ_LOAD", UpdateRunqLoad, variant="since 4.18", since=18, units=LOAD
-    ),
+    credit2(0x002220C, "TRC_CSCHED2_UPDATE_RUNQ_LOAD", UpdateRunqLoad, variant="since 4.18", since=18, units=LOAD),
     credit2(0x002220D, "TRC_CSCHED2_TICKLE_NEW", TickleNew, units="cpu: where it last ran"),
     credit2(0x002220E, "TRC_CSCHED2_RUNQ_MAX_WEIGHT", RunqMaxWeight, units="max_weight: low 16 bits"),
     credit2(0x002220F, "TRC_CSCHED2_MIGRATE", Credit2Migrate),

@@ -55,9 +55,7 @@ def guest_events(
         of_guest(base | 0x05, "TRC_SHADOW_MMIO", place),
         of_guest(base | 0x06, "TRC_SHADOW_FIXUP", fault, units=FLAGS),
         of_guest(base | 0x07, "TRC_SHADOW_DOMF_DYING", place),
-        of_guest(
-            base | 0x08, "TRC_SHADOW_EMULATE", emulate, units=f"{FLAGS}; emulation_count: only valid for PAE"
-        ),
+        of_guest(base | 0x08, "TRC_SHADOW_EMULATE", emulate, units=f"{FLAGS}; emulation_count: only valid for PAE"),
         *(of_418(base | minor, name, unshadow) for minor, name in UNSHADOW),
         *(of_419(base | minor, name, unshadow_flags, units=FLAGS) for minor, name in UNSHADOW),
     )

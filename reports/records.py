@@ -14,14 +14,17 @@ from xtrace.merge import Merger
 from xtrace.parsers import vectors
 from xtrace.parsers.container import CPU_CHANGE
 from xtrace.parsers.fields import is_filler
+from xtrace.parsers.pv import PACKING
 
 if TYPE_CHECKING:
     from xtrace.selection import Selection
     from xtrace.trace import Trace
 
 _HEXADECIMAL: Final = frozenset(
-    "addr cpumask cr2 data eip eax ebx ecx edx error_code exit_qualification flags flush_flags func gfn gl1e gpa "
-    "guest_tsc leaf mask mfn msr new_cr0 npte qualification rip subleaf va value write_val".split()
+    """
+    addr cpumask cr2 data eip eax ebx ecx edx error_code exit_qualification flags flush_flags func gfn gl1e gpa
+    guest_tsc leaf mask mfn msr new_cr0 npte qualification rip subleaf va value write_val
+    """.split()  # noqa: SIM905 a list this long reads better as words
 )
 
 
@@ -45,7 +48,7 @@ def lines(
         if events is None:
             chosen &= batch.header & 0x0FFFFFFF != CPU_CHANGE.event_id
         if domains is not None:
-            chosen &= np.isin(trace.occupants(batch)[0], np.array(sorted(domains)))
+            chosen &= np.isin(batch.domain, np.array(sorted(domains)))
         part = batch.take(chosen)
         items = np.full(len(part.starts), None, object)
         if len(items):
@@ -71,21 +74,18 @@ class _Renderer:
 
 
 class _Text(_Renderer):
-    """`seconds CPU vCPU event field=value …`"""
+    """Seconds, CPU, vCPU, event, then field=value of each field."""
 
     def lines(self, part: Batch, group: Group) -> list[str]:
-        domain, vcpu = self.trace.occupants(part)
         seconds = [_seconds(ns, bool(tsc)) for ns, tsc in zip(*_times(self.trace, part), strict=True)]
         heads = [
             f"{when:>16} {cpu:>4} {who:<8} {group.event.name}"
-            for when, cpu, who in zip(
-                seconds, self.trace.cpu_of(part).tolist(), _occupants(domain, vcpu), strict=True
-            )
+            for when, cpu, who in zip(seconds, self.trace.cpu_of(part).tolist(), _occupants(part), strict=True)
         ]
         fields = [
             [f" {name}={text}" for text in _texts(name, values, self._namer(name, group))]
             for name, values in group.columns.items()
-            if not is_filler(name)
+            if not is_filler(name) and name not in PACKING
         ]
         constant = "".join(f" {name}={value}" for name, value in group.event.constants.items())
         return ["".join(parts) + constant for parts in zip(heads, *fields, strict=True)]
@@ -121,12 +121,13 @@ def _seconds(ns: int, known: bool) -> str:
     return f"{sign}{ns // 1_000_000_000}.{ns % 1_000_000_000:09d}"
 
 
-def _occupants(domain: Any, vcpu: Any) -> list[str]:
+def _occupants(part: Batch) -> list[str]:
+    pairs = list(zip(part.domain.tolist(), part.vcpu.tolist(), strict=True))
     names: dict[tuple[int, int], str] = {}
-    for pair in set(zip(domain.tolist(), vcpu.tolist(), strict=True)):
+    for pair in set(pairs):
         one, number = pair
         names[pair] = "d?v?" if one == NOBODY else "idle" if one == IDLE_DOMAIN else f"d{one}v{number}"
-    return [names[pair] for pair in zip(domain.tolist(), vcpu.tolist(), strict=True)]
+    return [names[pair] for pair in pairs]
 
 
 def _texts(name: str, values: Any, namer: Callable[[int], str] | None) -> list[str]:
@@ -145,17 +146,16 @@ class _Json(_Renderer):
     """One object a line; times and fields as numbers, what is not known as null."""
 
     def lines(self, part: Batch, group: Group) -> list[str]:
-        domain, vcpu = self.trace.occupants(part)
         ns, tsc = _times(self.trace, part)
         names = [name for name in group.columns if not is_filler(name)]
         columns = [group.columns[name].tolist() for name in names]
         constants = dict(group.event.constants)
         found = []
-        heads = zip(ns, tsc, self.trace.cpu_of(part).tolist(), domain.tolist(), vcpu.tolist(), strict=True)
+        heads = zip(ns, tsc, self.trace.cpu_of(part).tolist(), part.domain.tolist(), part.vcpu.tolist(), strict=True)
         for place, (when, cycles, cpu, dom, number) in enumerate(heads):
             record = {
                 "ns": when if cycles else None,
-                "tsc": cycles if cycles else None,
+                "tsc": cycles or None,
                 "cpu": cpu,
                 "domain": None if dom == NOBODY else dom,
                 "vcpu": None if number == NOBODY else number,
@@ -173,8 +173,7 @@ class _Raw(_Renderer):
         own = [f"{tsc:>20}" for tsc in part.tsc.tolist()]
         blank = " " * 19 + "-"
         return [
-            f"{cpu:>4} {when if header >> 31 else blank} {header:08x} "
-            + " ".join(f"{word:08x}" for word in words)
+            f"{cpu:>4} {when if header >> 31 else blank} {header:08x} " + " ".join(f"{word:08x}" for word in words)
             for cpu, when, header, words in zip(
                 self.trace.cpu_of(part).tolist(),
                 own,

@@ -33,9 +33,9 @@ def console(width: int | None = None) -> Console:
     return Console(width=width, highlight=False, soft_wrap=False)
 
 
-def analysis(out: Console, document: dict[str, Any], kinds: dict[str, Breakdown]) -> None:
+def analysis(out: Console, document: dict[str, Any], kinds: dict[str, Breakdown], lost_by_cpu: dict[int, int]) -> None:
     """Print an analysis: what it rests on first, then each kind of episode."""
-    trust(out, document["trace"], document["hypervisor"])
+    trust(out, document["trace"], lost_by_cpu, document["hypervisor"])
     if document["hypervisor"]["evidence"] == "none":
         _no_evidence(out, document)
         return
@@ -45,7 +45,12 @@ def analysis(out: Console, document: dict[str, Any], kinds: dict[str, Breakdown]
             _kind(out, kind, summary, breakdown)
 
 
-def trust(out: Console, trace: dict[str, Any], hypervisor: dict[str, Any] | None = None) -> None:
+def trust(
+    out: Console,
+    trace: dict[str, Any],
+    lost_by_cpu: dict[int, int],
+    hypervisor: dict[str, Any] | None = None,
+) -> None:
     """The lines that say what the figures rest on."""
     line = Text()
     line.append(units.printable(trace["path"]), style="bold")
@@ -56,10 +61,11 @@ def trust(out: Console, trace: dict[str, Any], hypervisor: dict[str, Any] | None
     )
     out.print(line)
     line = Text("lost records: ")
-    lost = trace.get("lost_by_cpu") or {}
-    if trace["lost_records"]:
-        where = ", ".join(f"CPU {cpu}: {units.count(count)}" for cpu, count in lost.items())
-        line.append(units.count(trace["lost_records"]) + (f" ({where})" if where else ""), style="bold red")
+    if lost_by_cpu:
+        worst = sorted(lost_by_cpu.items(), key=lambda item: -item[1])
+        where = ", ".join(f"CPU {cpu}: {units.count(count)}" for cpu, count in worst[:MAX_ROWS])
+        more = f", {len(worst) - MAX_ROWS} more CPUs" if len(worst) > MAX_ROWS else ""
+        line.append(f"{units.count(trace['lost_records'])} ({where}{more})", style="bold red")
     else:
         line.append("none")
     line.append("  skipped bytes: ")
@@ -97,7 +103,11 @@ def _no_evidence(out: Console, document: dict[str, Any]) -> None:
 def _kind(out: Console, kind: str, summary: dict[str, Any], breakdown: Breakdown) -> None:
     plural = {"call": "calls", "flush": "flushes"}[kind]
     out.print()
-    out.rule(Text({"call": "Function calls", "flush": "TLB flushes"}[kind], style="bold"), align="left", characters="─")
+    out.rule(
+        Text({"call": "Function calls", "flush": "TLB flushes"}[kind], style="bold"),
+        align="left",
+        style="dim",
+    )
     incomplete = summary["count"] - summary["complete"]
     out.print(
         f"{units.count(summary['count'])} {plural}, {units.count(summary['complete'])} complete"
@@ -153,7 +163,7 @@ def _functions(out: Console, kind: str, breakdown: Breakdown) -> None:
     first = "function" if kind == "call" else "flags"
     _title(out, f"By {first}")
     table = _table(first, "count", "targets", "mean", "p99", "max", "sum")
-    for name, row in breakdown.functions.head(MAX_ROWS).iterrows():
+    for name, row in breakdown.functions.head(MAX_ROWS).to_dict("index").items():
         table.add_row(
             Text(units.printable(str(name))),
             units.count(row["count"]),
@@ -171,16 +181,16 @@ def _left_out(table: Table, more: int) -> None:
 
 def _grid(out: Console, breakdown: Breakdown) -> None:
     """Mean total by CPUs in the mask (rows) and episodes in flight at the start (columns)."""
-    grid = breakdown.grid
-    masks = sorted({int(mask) for mask, _ in grid.index})
-    flights = sorted({int(flight) for _, flight in grid.index})
+    cell_of: dict[Any, Any] = breakdown.grid.to_dict("index")
+    masks = sorted({int(mask) for mask, _ in cell_of})
+    flights = sorted({int(flight) for _, flight in cell_of})
     shown = flights[: max(1, (out.width - 14) // 18)]
     _title(out, "Mean total by CPUs in the mask and episodes in flight (count)")
     table = _table("in mask", *(f"{flight} in flight" for flight in shown))
     for mask in masks[: 2 * MAX_ROWS]:
         cells = []
         for flight in shown:
-            row = grid.loc[(mask, flight)] if (mask, flight) in grid.index else None
+            row = cell_of.get((mask, flight))
             cells.append("" if row is None else f"{units.time(row['mean_ns'])} ({row['count']:.0f})")
         table.add_row(str(mask), *cells)
     _left_out(table, len(masks) - 2 * MAX_ROWS)
@@ -193,15 +203,15 @@ def _worst(out: Console, breakdown: Breakdown) -> None:
     _title(out, "Worst")
     table = _table("at", "by CPU", "what", "targets", "total", "lock wait", "last CPU", left=0)
     table.columns[2].justify = "left"
-    for row in breakdown.worst.itertuples():
+    for row in breakdown.worst.to_dict("records"):
         table.add_row(
-            f"{row.start_ns / 1e9:.6f} s",
-            str(row.initiator),
-            Text(units.printable(str(row.what))),
-            str(row.n_targets),
-            units.time(row.total_ns),
-            units.time(row.lock_wait_ns),
-            str(row.straggler),
+            f"{row['start_ns'] / 1e9:.6f} s",
+            str(row["initiator"]),
+            Text(units.printable(str(row["what"]))),
+            str(row["n_targets"]),
+            units.time(row["total_ns"]),
+            units.time(row["lock_wait_ns"]),
+            str(row["straggler"]),
         )
     out.print(table)
 
@@ -220,9 +230,9 @@ def _initiators(out: Console, summary: dict[str, Any]) -> None:
     out.print(table)
 
 
-def info(out: Console, document: dict[str, Any]) -> None:
+def info(out: Console, document: dict[str, Any], lost_by_cpu: dict[int, int]) -> None:
     """Print what the container holds."""
-    trust(out, document["trace"])
+    trust(out, document["trace"], lost_by_cpu)
     captures = document["captures"]
     out.print(
         f"{units.size(document['trace']['bytes'])} in {units.count(document['windows'])} windows"
@@ -231,9 +241,7 @@ def info(out: Console, document: dict[str, Any]) -> None:
     _title(out, "By CPU")
     table = _table("CPU", "windows", "bytes", "lost records", left=0)
     for row in document["cpus"][:64]:
-        table.add_row(
-            str(row["cpu"]), units.count(row["windows"]), units.count(row["bytes"]), units.count(row["lost"])
-        )
+        table.add_row(str(row["cpu"]), units.count(row["windows"]), units.count(row["bytes"]), units.count(row["lost"]))
     _left_out(table, len(document["cpus"]) - 64)
     out.print(table)
     _title(out, "By class")

@@ -125,18 +125,17 @@ def captures(
 ) -> list[Window]:
     """Windows as xentrace writes them: the cycle counts of each CPU never go back."""
     record = record or st.one_of(records(), records(), undeclared_records())
-    drawn = draw(
-        st.lists(st.tuples(cpus, st.lists(record, max_size=max_records)), min_size=1, max_size=max_windows)
-    )
+    drawn = draw(st.lists(st.tuples(cpus, st.lists(record, max_size=max_records)), min_size=1, max_size=max_windows))
     clock: dict[int, int] = {}
     windows = []
     for cpu, inside in drawn:
         stamped = []
         for one in inside:
-            if one.tsc is not None:
-                clock[cpu] = clock.get(cpu, 1 << 40) + one.tsc
-                one = Record(one.event_id, one.payload, clock[cpu])
-            stamped.append(one)
+            if one.tsc is None:
+                stamped.append(one)
+                continue
+            clock[cpu] = clock.get(cpu, 1 << 40) + one.tsc
+            stamped.append(Record(one.event_id, one.payload, clock[cpu]))
         windows.append(Window(cpu, tuple(stamped)))
     return windows
 

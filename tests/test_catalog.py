@@ -36,9 +36,7 @@ def type_of(spec: Any) -> str:
     """The catalog's word for the type of a field."""
     match spec:
         case Bits():
-            return (
-                "bits(" + ",".join(f"{name}:{low}-{high}" for name, (low, high) in spec.ranges.items()) + ")"
-            )
+            return "bits(" + ",".join(f"{name}:{low}-{high}" for name, (low, high) in spec.ranges.items()) + ")"
         case Array():
             inner = type_of(spec.subcon)
             return f"bytes{spec.count}" if inner == "u8" else f"{inner}[{spec.count}]"
@@ -69,7 +67,7 @@ def declared_layout(fields: str) -> list[tuple[str, str, int]]:
 
 def releases(versions: str) -> tuple[int, int | None]:
     """First and last release that a `versions` column names, the last None where master is among them."""
-    found = [int(minor) for minor in re.findall(r"4\.(\d+)", versions.split("(")[0])]
+    found = [int(minor) for minor in re.findall(r"4\.(\d+)", versions.split("(", maxsplit=1)[0])]
     return min(found), None if "master" in versions else max(found)
 
 
@@ -341,10 +339,7 @@ def test_every_emitted_row_can_be_resolved_to(row: dict[str, str]) -> None:
 
 def test_what_needs_the_first_word() -> None:
     assert {
-        (event.event_id, words)
-        for event in EVENTS
-        for words in range(8)
-        if needs_first_word(event.event_id, words)
+        (event.event_id, words) for event in EVENTS for words in range(8) if needs_first_word(event.event_id, words)
     } == {(event_id, words) for event_id in (0x020100D, 0x020200E) for words in (1, 2, 3)}
 
 
@@ -392,17 +387,14 @@ def test_any_packing(words: list[int], arguments: dict[str, int], rest: list[int
     data = b"".join(word.to_bytes(4, "little") for word in words)
     parsed = Packed.parse(data)
     assert parsed.op_word.op == words[0] & 0xFFFFF
-    assert {
-        name: parsed[name] for name in (f"arg{i}" for i in range(6)) if parsed[name] is not None
-    } == arguments
+    assert {name: parsed[name] for name in (f"arg{i}" for i in range(6)) if parsed[name] is not None} == arguments
     assert list(parsed.rest) == rest
     assert Packed.build(parsed) == data
 
 
 def test_packing_from_plain_values() -> None:
     assert (
-        Packed.build({"op_word": {"op": 20, "A0": 1}, "arg0": 5})
-        == (1 << 20 | 20).to_bytes(4, "little") + b"\5\0\0\0"
+        Packed.build({"op_word": {"op": 20, "A0": 1}, "arg0": 5}) == (1 << 20 | 20).to_bytes(4, "little") + b"\5\0\0\0"
     )
 
 

@@ -1,4 +1,4 @@
-"""One declaration, two engines: what Construct parses record by record equals what columns.py cuts at once."""
+"""One declaration, two engines: what Construct parses one by one equals what columns.py cuts at once."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Sample
 from construct import Container, ListContainer
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from strategies import payload_words
 
-from conftest import Sample
-from strategies import build_words, payload_words
 from xtrace.columns import Columns, decode, dtype_of
 from xtrace.parsers.event import Event
 from xtrace.parsers.pv import Packed

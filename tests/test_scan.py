@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-
 from strategies import Record, Window, build_capture, build_words, captures, word_streams
+
 from xtrace import scan, scan_numba
 from xtrace.parsers.container import CPU_CHANGE_HEADER, WINDOW_HEADER_BYTES
 
-LANES = [16, 21, 64, 512, 1000]
+LANES = [20, 21, 64, 512, 1000]
+"""A lane must be longer than a record, wherever within ten words it begins."""
 
 
 def words_of(data: bytes) -> scan.Words:
@@ -70,9 +71,7 @@ def plain_picks(words: scan.Words, ends: Sequence[int], interest: set[int], mode
     }
 
 
-def both_engines(
-    words: scan.Words, ends: Sequence[int], interest: set[int], modes: set[int]
-) -> list[dict[str, Any]]:
+def both_engines(words: scan.Words, ends: Sequence[int], interest: set[int], modes: set[int]) -> list[dict[str, Any]]:
     """The picks of NumPy and of Numba, as plain values."""
     arguments = (
         words,
@@ -169,7 +168,7 @@ def test_long_hostile_stream(seed: int) -> None:
     """Lanes that guess wrong all the time: random words, and walks that never meet."""
     words = words_of(random.Random(seed).randbytes(400_000))
     assert scan.record_starts(words).tolist() == plain_starts(words)
-    ends = list(range(977, len(words), 977)) + [len(words)]
+    ends = [*range(977, len(words), 977), len(words)]
     interest, modes = set(words[:40].tolist()), set(words[40:80].tolist())
     assert both_engines(words, ends, interest, modes) == [plain_picks(words, ends, interest, modes)] * 2
     # Three-word records beside each other: a walk begun off by one never falls onto the true chain.
@@ -191,6 +190,15 @@ def test_real_traces(trace: Path, expected_records: int) -> None:
     expected = plain_picks(words, ends, interest, modes)
     assert expected["end"] == len(words)
     assert both_engines(words, ends, interest, modes) == [expected] * 2
+
+
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("lead", range(10))
+def test_longest_records(lane: int, lead: int) -> None:
+    """Records of ten words that end exactly where a lane does."""
+    words = words_of(build_words([1] * lead) + Record(0x802003, (0,) * 7, 1 << 40).build() * 1000)
+    with patch.object(scan, "LANE_WORDS", lane):
+        assert scan.record_starts(words).tolist() == plain_starts(words)
 
 
 def test_numba_leaves_a_full_table_to_numpy() -> None:

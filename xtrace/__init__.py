@@ -1,8 +1,8 @@
 """xtrace: what cross-CPU calls and TLB flushes cost on a Xen host, read from xentrace files.
 
-    >>> import xtrace
-    >>> with xtrace.open("trace.bin") as trace:
-    ...     episodes = trace.episodes()
+>>> import xtrace
+>>> with xtrace.open("trace.bin") as trace:
+...     episodes = trace.episodes()
 """
 
 from __future__ import annotations

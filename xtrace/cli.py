@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="xtrace",
     help="What cross-CPU function calls and TLB flushes cost on a Xen host, from xentrace files.",
-    epilog="Exit codes: 0 done, 2 wrong usage, 3 nothing usable in the input, 4 bytes that cannot be decoded.",
+    epilog="Exit codes: 0 done, 2 wrong usage, 3 nothing usable in the input.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -46,7 +46,8 @@ class RecordFormat(StrEnum):
 
 
 TraceArgument = Annotated[
-    str, typer.Argument(metavar="TRACE", help="A file that xentrace wrote, plain, .gz, .xz or .zst; - for stdin.")
+    str,
+    typer.Argument(metavar="TRACE", help="A file that xentrace wrote, plain, .gz, .xz or .zst; - for stdin."),
 ]
 HzOption = Annotated[
     str | None,
@@ -61,7 +62,8 @@ FromOption = Annotated[
 ]
 ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only before this time.")]
 SymbolsOption = Annotated[
-    str | None, typer.Option("--symbols", metavar="MAP", help="Names hypervisor functions: xen-syms.map, nm output.")
+    str | None,
+    typer.Option("--symbols", metavar="MAP", help="Names hypervisor functions: xen-syms.map, nm output."),
 ]
 
 
@@ -69,6 +71,7 @@ SymbolsOption = Annotated[
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
+    """What comes before a command."""
     if version:
         typer.echo(f"xtrace {__version__}")
         raise typer.Exit
@@ -91,17 +94,18 @@ def analyze(
     selection = _selection(cpus, from_, to)
     with _opened(trace, cpu_hz, symbols, once=not selection) as opened:
         _warm_up(opened)
-        document = opened.summary(selection)
+        from xtrace.summary import Chosen, analysis, breakdown
+
+        chosen = Chosen.of(opened, selection)
+        document = analysis(opened, selection, chosen)
         _warn(opened)
         if format_ is TableFormat.json:
             _print_json(document)
             return
         from xtrace.reports import terminal
-        from xtrace.summary import Chosen, breakdown
 
-        chosen = Chosen.of(opened, selection)
         kinds = {kind: breakdown(chosen, kind) for kind in ("call", "flush") if document["episodes"][kind]["complete"]}
-        terminal.analysis(terminal.console(), document, kinds)
+        terminal.analysis(terminal.console(), document, kinds, opened.lost_by_cpu)
 
 
 @app.command(epilog="Example: xtrace info trace.bin.xz")
@@ -119,7 +123,7 @@ def info(
             return
         from xtrace.reports import terminal
 
-        terminal.info(terminal.console(), document)
+        terminal.info(terminal.console(), document, opened.lost_by_cpu)
 
 
 @app.command(epilog="Example: xtrace dump trace.bin --event 'TLB_FLUSH*' --cpu 0-3 --from 1.2s --to 1.3s")
@@ -183,7 +187,7 @@ def _hz(text: str | None) -> int | None:
     whole, _, fraction = text.rstrip("kKmMgG").partition(".")
     if not whole.isdecimal() or (fraction and not fraction.isdecimal()):
         raise UsageError(f"--cpu-hz {text}: not a frequency; give for example 2596.1M")
-    return int(whole) * factor + int(fraction or "0") * factor // 10 ** len(fraction)
+    return int(whole) * factor + int(fraction or "0") * factor // int(10 ** len(fraction))
 
 
 @contextmanager
@@ -218,7 +222,7 @@ class _Progress:
         self._task: Any = None
         self._done = 0
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -260,7 +264,7 @@ def _warn(trace: Trace) -> None:
 
 
 def _say(text: str) -> None:
-    print("".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text), file=sys.stderr)
+    typer.echo("".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text), err=True)
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -53,9 +53,7 @@ class Clock:
         return self.zero + -(-ns * self.hz // NS_PER_S)
 
 
-def estimate_hz(
-    cpu: NDArray[np.uint16], tsc: NDArray[np.uint64], ran_ns: NDArray[np.uint32]
-) -> int | None:
+def estimate_hz(cpu: NDArray[np.integer], tsc: NDArray[np.uint64], ran_ns: NDArray[np.uint32]) -> int | None:
     """CPU frequency in Hz from SWITCH_INFPREV records in file order, None where they are too few to tell.
 
     A unit that is switched out after `ran_ns` was switched in, on the same CPU, by the switch before; both

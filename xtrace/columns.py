@@ -28,6 +28,7 @@ def dtype_of(payload: Construct[Any, Any]) -> np.dtype[Any] | None:
     if not isinstance(payload, Struct):
         return None
     fields = []
+    named: Any
     for named in payload.subcons:
         kind = _field_type(named.subcon)
         if kind is None:
@@ -44,7 +45,7 @@ def _field_type(spec: Any) -> tuple[Any, ...] | None:
         return (f"<{'i' if spec.fmtstr[-1].islower() else 'u'}{spec.length}",)
     if isinstance(spec, Array):
         inner = _field_type(spec.subcon)
-        return None if inner is None else (*inner, (int(spec.count),))
+        return None if inner is None else (*inner, (spec.sizeof() // spec.subcon.sizeof(),))
     return None
 
 
@@ -73,10 +74,7 @@ def decode(event: Event, words: NDArray[np.uint32]) -> Columns:
 
 def _split(column: Column, bits: Bits) -> Columns:
     kind = column.dtype.type
-    return {
-        name: column >> kind(low) & kind((1 << high - low + 1) - 1)
-        for name, (low, high) in bits.ranges.items()
-    }
+    return {name: column >> kind(low) & kind((1 << high - low + 1) - 1) for name, (low, high) in bits.ranges.items()}
 
 
 def _decode_variable(event: Event, words: NDArray[np.uint32]) -> Columns:
@@ -94,7 +92,8 @@ def _unpack_hypercall(words: NDArray[np.uint32]) -> Columns:
     count, length = words.shape
     if not length:
         return {}
-    columns = _split(words[:, 0], Packed.subcons[0].subcon)
+    op_word: Any = Packed.subcons[0]
+    columns = _split(words[:, 0], op_word.subcon)
     position = np.ones(count, np.int64)
     padded = np.pad(words, ((0, 0), (0, 2))).astype(np.uint64)
     row = np.arange(count)
@@ -102,9 +101,7 @@ def _unpack_hypercall(words: NDArray[np.uint32]) -> Columns:
         size = columns[f"A{argument}"].astype(np.int64)
         size[size == 3] = 0
         whole = (size > 0) & (position + size <= length)
-        value = padded[row, position] | np.where(
-            size == 2, padded[row, position + 1] << np.uint64(32), np.uint64(0)
-        )
+        value = padded[row, position] | np.where(size == 2, padded[row, position + 1] << np.uint64(32), np.uint64(0))
         columns[f"arg{argument}"] = np.ma.masked_array(value, ~whole)
         position += np.where(whole, size, 0)
     rest = np.empty(count, object)

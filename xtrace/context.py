@@ -1,4 +1,4 @@
-"""Who runs where: the vCPU on each CPU at any time, from the scheduler's records."""
+"""Who runs where: the vCPU on each CPU, from the scheduler's records."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xtrace.parsers import sched
 from xtrace.parsers.container import LOST_RECORDS
 from xtrace.parsers.event import Event
-from xtrace.parsers.sched import EVENTS
-from xtrace.survey import Survey
+from xtrace.states import Channel, States
 
 IDLE_DOMAIN: Final = 32767
 """The idle domain; its vCPU number is the CPU's (xen/include/public/xen.h)."""
@@ -23,24 +23,32 @@ def header_of(event: Event) -> int:
     return event.event_id | (event.words or 0) << 28 | int(event.timestamped) << 31
 
 
-_RUNSTATE: Final = [event for event in EVENTS if event.name == "TRC_SCHED_RUNSTATE_CHANGE"]
-_ARRIVES: Final = [
-    header_of(event)
-    for event in EVENTS
-    if event.name == "TRC_SCHED_CONTINUE_RUNNING" or event.constants.get("new_state") == "running"
-]
-_LEAVES: Final = [header_of(event) for event in _RUNSTATE if event.constants.get("old_state") == "running"]
-_SWITCH: Final = next(header_of(event) for event in EVENTS if event.name == "TRC_SCHED_SWITCH")
+_CONTINUES: Final = next(header_of(event) for event in sched.EVENTS if event.name == "TRC_SCHED_CONTINUE_RUNNING")
+_SWITCH: Final = next(header_of(event) for event in sched.EVENTS if event.name == "TRC_SCHED_SWITCH")
+_RUNSTATE: Final = [event for event in sched.EVENTS if event.name == "TRC_SCHED_RUNSTATE_CHANGE"]
+_LEAVES: Final = [header_of(event) for event in _RUNSTATE if event.constants["old_state"] == "running"]
+_ARRIVES: Final = [header_of(event) for event in _RUNSTATE if event.constants["new_state"] == "running"]
 LOST: Final = header_of(LOST_RECORDS)
 
-CONTEXT_HEADERS: Final = frozenset([*_ARRIVES, *_LEAVES, _SWITCH, LOST])
-"""The records a context is built from."""
+OCCUPANT: Final[Channel] = {
+    **dict.fromkeys([_CONTINUES, *_ARRIVES, *_LEAVES], (0, 0)),
+    # The words that name the vCPU, domain in the low half.
+    LOST: (1, 1),
+}
+"""Records that tell the occupant of the CPU that wrote them: a vCPU arrives, goes on or leaves; after records were
+lost, the marker names the vCPU then current (xen/common/trace.c)."""
+
+SWITCHES: Final[Channel] = {_SWITCH: (2, 3)}
+"""What serves where the runstate class was not traced."""
+
+RUNSTATE_HEADERS: Final = frozenset([_CONTINUES, *_ARRIVES, *_LEAVES])
 
 
 class Occupant(NamedTuple):
-    """Who was there. Arrays of the length asked for.
+    """Who was there, one row a state asked for.
 
-    domain, vcpu  int32, NOBODY where not known
+    domain, vcpu  int32, NOBODY where not known: before the first record that tells, and between a departure and
+                  the next arrival
     since         uint64, cycle count of the record that says so
     """
 
@@ -49,72 +57,19 @@ class Occupant(NamedTuple):
     since: NDArray[np.uint64]
 
 
-class Context:
-    """The occupant of each CPU over time.
+def occupant(runstate: States, switch: States, has_runstates: bool) -> Occupant:
+    """The occupants that these states (channels OCCUPANT and SWITCHES) tell.
 
-    Set by a runstate change to running (or a continued run) seen on that CPU, cleared by a change away from it;
-    by SCHED_SWITCH where the trace holds no runstate records. Nobody is known before the first such record, nor
-    from the first record lost to the one that says so, which names the vCPU then current (xen/common/trace.c).
+    has_runstates: whether the trace holds any of RUNSTATE_HEADERS; else switches tell. Domain and vCPU share a word,
+    the vCPU in the low half in scheduler records, the domain in lost-record markers.
     """
-
-    def __init__(self, found: Survey) -> None:
-        parts = [self._pairs(found, header, arrives=True) for header in _ARRIVES]
-        parts += [self._pairs(found, header, arrives=False) for header in _LEAVES]
-        if not sum(len(part[0]) for part in parts):
-            parts = [self._switches(found)]
-        parts += self._lost(found)
-        track, tsc, order, domain, vcpu = (np.concatenate(column) for column in zip(*parts, strict=True))
-        # On equal times a departure comes before the arrival that follows it.
-        rank = np.lexsort((order, tsc, track))
-        self._tsc, self._domain, self._vcpu = tsc[rank], domain[rank], vcpu[rank]
-        self._tracks, begin = np.unique(track[rank], return_index=True)
-        self._begin = np.append(begin, len(rank))
-
-    @staticmethod
-    def _pairs(found: Survey, header: int, *, arrives: bool) -> tuple[NDArray[np.generic], ...]:
-        records = found.records(header)
-        word = records.payload[:, 0]
-        domain, vcpu = (word >> np.uint32(16)).astype(np.int32), (word & np.uint32(0xFFFF)).astype(np.int32)
-        if not arrives:
-            domain, vcpu = np.full_like(domain, NOBODY), np.full_like(vcpu, NOBODY)
-        return records.track, records.tsc, np.full(len(word), int(arrives), np.int8), domain, vcpu
-
-    @staticmethod
-    def _switches(found: Survey) -> tuple[NDArray[np.generic], ...]:
-        records = found.records(_SWITCH)
-        domain, vcpu = records.payload[:, 2].astype(np.int32), records.payload[:, 3].astype(np.int32)
-        return records.track, records.tsc, np.ones(len(vcpu), np.int8), domain, vcpu
-
-    @staticmethod
-    def _lost(found: Survey) -> list[tuple[NDArray[np.generic], ...]]:
-        records = found.records(LOST)
-        owner = records.payload[:, 1]
-        first = records.payload[:, 2].astype(np.uint64) | records.payload[:, 3].astype(np.uint64) << np.uint64(32)
-        domain, vcpu = (owner & np.uint32(0xFFFF)).astype(np.int32), (owner >> np.uint32(16)).astype(np.int32)
-        nobody = np.full(len(owner), NOBODY, np.int32)
-        one = np.ones(len(owner), np.int8)
-        return [
-            (records.track, np.minimum(first, records.tsc), np.zeros(len(owner), np.int8), nobody, nobody),
-            (records.track, records.tsc, one, domain, vcpu),
-        ]
-
-    def at(self, track: NDArray[np.int32], tsc: NDArray[np.uint64]) -> Occupant:
-        """The occupants of these CPUs at these cycle counts."""
-        found = Occupant(
-            np.full(len(track), NOBODY, np.int32),
-            np.full(len(track), NOBODY, np.int32),
-            np.zeros(len(track), np.uint64),
-        )
-        for one in np.unique(track).tolist():
-            rows = np.flatnonzero(track == one)
-            place = int(np.searchsorted(self._tracks, one))
-            if place == len(self._tracks) or self._tracks[place] != one:
-                continue
-            begin_at, end_at = int(self._begin[place]), int(self._begin[place + 1])
-            index = np.searchsorted(self._tsc[begin_at:end_at], tsc[rows], side="right") - 1
-            known = index >= 0
-            index = index[known] + begin_at
-            found.domain[rows[known]] = self._domain[index]
-            found.vcpu[rows[known]] = self._vcpu[index]
-            found.since[rows[known]] = self._tsc[index]
-        return found
+    state = runstate if has_runstates else switch
+    header, low = state["header"], (state["first"] & np.uint32(0xFFFF)).astype(np.int32)
+    high = (state["first"] >> np.uint32(16)).astype(np.int32)
+    known = (header != 0) & ~np.isin(header, _LEAVES)
+    if not has_runstates:
+        domain, vcpu = state["first"].astype(np.int32), state["second"].astype(np.int32)
+    else:
+        lost = header == LOST
+        domain, vcpu = np.where(lost, low, high), np.where(lost, high, low)
+    return Occupant(np.where(known, domain, NOBODY), np.where(known, vcpu, NOBODY), state["tsc"])

@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xtrace import columns
-from xtrace.digest import CPU_CHANGE_HEADER, is_sound, mend, tsc_at
+from xtrace.context import OCCUPANT, RUNSTATE_HEADERS, SWITCHES, occupant
+from xtrace.digest import is_sound, mend
 from xtrace.framing import Block
+from xtrace.parsers.container import CPU_CHANGE_HEADER
 from xtrace.parsers.event import Event
 from xtrace.parsers.registry import Dialect, needs_first_word, resolve
 from xtrace.reader import Reader
-from xtrace.scan import Offsets, Words, pick_records, record_starts
-from xtrace.survey import CaptureTracker
-
-NOTHING = np.zeros(0, np.uint32)
+from xtrace.scan import Offsets, Words, last_before, pick_records, record_starts
+from xtrace.states import STATE, Carry, state_at, tsc_at
+from xtrace.survey import CaptureTracker, Survey
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class Batch:
     tsc     uint64  own timestamp, else that of the record before it on its CPU; 0 where there is none yet
     order   uint64  what merging goes by: tsc, but never less than before on its CPU
     window  int64   row of its window in the input, counted from the trace's first
+    domain, vcpu  int32  who was on its CPU when it was written, NOBODY where not known
     """
 
     words: Words
@@ -41,16 +43,27 @@ class Batch:
     tsc: NDArray[np.uint64]
     order: NDArray[np.uint64]
     window: Offsets
+    domain: NDArray[np.int32]
+    vcpu: NDArray[np.int32]
 
     def take(self, rows: Offsets | NDArray[np.bool_]) -> Batch:
         """Some of the records."""
-        picked = (self.header[rows], self.track[rows], self.tsc[rows], self.order[rows], self.window[rows])
-        return Batch(self.words, self.starts[rows], *picked)
+        return Batch(
+            self.words,
+            self.starts[rows],
+            self.header[rows],
+            self.track[rows],
+            self.tsc[rows],
+            self.order[rows],
+            self.window[rows],
+            self.domain[rows],
+            self.vcpu[rows],
+        )
 
     def payload(self, rows: Offsets, header: int) -> Words:
         """uint32 (rows, payload words) of records that bear `header`."""
         first = self.starts[rows] + 1 + 2 * (header >> 31)
-        return self.words[first[:, None] + np.arange(header >> 28 & 7)]
+        return self.words.take(first[:, None] + np.arange(header >> 28 & 7))
 
 
 class Group(NamedTuple):
@@ -62,38 +75,45 @@ class Group(NamedTuple):
     columns: columns.Columns
 
 
-def batches(reader: Reader) -> Iterator[Batch]:
-    """All records of a trace, block by block. Damage is left out as in the survey."""
-    tracker = CaptureTracker()
+def batches(reader: Reader, found: Survey) -> Iterator[Batch]:
+    """All records of a trace, block by block. Damage is left out as in its survey."""
+    has_runstates = any(found.counts[header] for header in RUNSTATE_HEADERS)
+    tracker, channels = CaptureTracker(), (OCCUPANT, SWITCHES)
+    carries = [Carry(STATE) for _ in channels]
+    tracker.restarts += [carry.clear for carry in carries]
     highest: dict[int, int] = {}
     window = 0
     for block in reader.run(_sound_block):
-        starts = record_starts(block.words)
-        header = block.words[starts]
-        row = np.maximum(np.searchsorted(block.windows[:, 1], starts, side="right"), 0)
+        words, cpu = block.words, block.windows[:, 2]
+        starts = record_starts(words)
+        header = words[starts]
+        row = np.searchsorted(block.windows[:, 1], starts, side="right")
         stamped = header >> np.uint32(31) != 0
-        own = np.where(stamped, tsc_at(block.words, starts), np.uint64(0))
+        own = np.where(stamped, tsc_at(words, starts), np.uint64(0))
         begin = np.searchsorted(row, np.arange(len(block.windows)))
         latest = np.maximum.accumulate(np.where(stamped, np.arange(len(starts)), -1))
         inside = latest >= begin[row]
         first, last = _window_times(own, stamped, row, len(block.windows))
-        track, before = tracker.place(block.windows[:, 2], first, last)
+        track, before = tracker.place(cpu, first, last)
         tsc = np.where(inside, own[np.maximum(latest, 0)], before[row])
-        yield Batch(
-            block.words,
-            starts,
-            header,
-            track[row],
-            tsc,
-            _never_back(tsc, track[row], highest),
-            window + row,
-        )
+        ends = block.windows[:, 1]
+        begins = np.concatenate(([0], ends[:-1]))
+        states = []
+        for channel, carry in zip(channels, carries, strict=True):
+            noted = starts[np.isin(header, np.array(sorted(channel), np.uint32))]
+            last_state = state_at(words, last_before(noted, ends, begins), channel)
+            carried = carry.before(cpu, last_state, last_state["header"] > 0)
+            state = state_at(words, last_before(noted, starts, begins[row]), channel)
+            states.append(np.where(state["header"] > 0, state, carried[row]))
+        there = occupant(states[0], states[1], has_runstates)
+        order = _never_back(tsc, track[row], highest)
+        yield Batch(words, starts, header, track[row], tsc, order, window + row, there.domain, there.vcpu)
         window += len(block.windows)
 
 
 def _sound_block(block: Block) -> Block:
     interest = np.array([CPU_CHANGE_HEADER], np.uint32)
-    picks = pick_records(block.words, block.windows[:, 1], interest, NOTHING)
+    picks = pick_records(block.words, block.windows[:, 1], interest, ())
     return block if is_sound(block, picks) else mend(block)[0]
 
 
@@ -108,9 +128,7 @@ def _window_times(
     return first, last
 
 
-def _never_back(
-    tsc: NDArray[np.uint64], track: NDArray[np.int32], highest: dict[int, int]
-) -> NDArray[np.uint64]:
+def _never_back(tsc: NDArray[np.uint64], track: NDArray[np.int32], highest: dict[int, int]) -> NDArray[np.uint64]:
     order = np.empty_like(tsc)
     for one in np.unique(track).tolist():
         rows = np.flatnonzero(track == one)

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from xtrace.context import header_of
+from xtrace.parsers.event import Vendor
 from xtrace.parsers.registry import EVENTS, Dialect
 from xtrace.survey import Survey
 
-_RUNQ_LOAD: Final = next(
-    header_of(event) for event in EVENTS if event.name == "TRC_CSCHED2_UPDATE_RUNQ_LOAD"
-)
-_SHARED_EXITS: Final = [
-    header_of(event) for event in EVENTS if event.name in {"TRC_HVM_VMEXIT", "TRC_HVM_VMEXIT64"}
-]
-_SVM_EXITS: Final = [
-    header_of(event) for event in EVENTS if event.name in {"TRC_HVM_SVM_EXIT", "TRC_HVM_SVM_EXIT64"}
-]
+_RUNQ_LOAD: Final = next(header_of(event) for event in EVENTS if event.name == "TRC_CSCHED2_UPDATE_RUNQ_LOAD")
+_SVM_EXITS: Final = [header_of(event) for event in EVENTS if event.name in {"TRC_HVM_SVM_EXIT", "TRC_HVM_SVM_EXIT64"}]
 _INTR: Final = {event.vendor: header_of(event) for event in EVENTS if event.name == "TRC_HVM_INTR"}
-SVM_INTERRUPT_EXIT: Final = 0x60
-"""VMX reasons end at 75; 0x60 and above are AMD's codes (exit-reasons table)."""
-
-DIALECT_SAMPLES: Final = frozenset([_RUNQ_LOAD, *_SHARED_EXITS])
+DIALECT_SAMPLES: Final = frozenset([_RUNQ_LOAD])
 """Records of which a few are needed."""
 
 
@@ -35,11 +24,10 @@ def recognise_dialect(found: Survey) -> Dialect:
     """
     if any(found.counts[header] for header in _SVM_EXITS):
         return Dialect("svm", 19)
-    vendor = None
-    exits = np.concatenate([found.records(header).payload[:, 0] for header in _SHARED_EXITS])
-    if found.counts[_INTR["svm"]] or (exits & 0xFFFF >= SVM_INTERRUPT_EXIT).any():
+    vendor: Vendor | None = None
+    if found.counts[_INTR["svm"]]:
         vendor = "svm"
-    elif found.counts[_INTR["vmx"]] or len(exits):
+    elif found.counts[_INTR["vmx"]]:
         vendor = "vmx"
     release = 17 if (found.records(_RUNQ_LOAD).payload[:, 5] != 0).any() else None
-    return Dialect(vendor, release)  # type: ignore[arg-type]
+    return Dialect(vendor, release)

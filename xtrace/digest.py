@@ -9,9 +9,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.framing import HEADER_BYTES, Block, Framer, Skip
+from xtrace.framing import (
+    HEADER_BYTES,
+    MAX_LEAP_CYCLES,
+    MAX_STEP_BACK_CYCLES,
+    SANE,
+    Block,
+    Framer,
+    Skip,
+    leading_tsc,
+)
 from xtrace.parsers.container import CPU_CHANGE_HEADER
-from xtrace.scan import Offsets, Picks, Words, pick_records, record_starts
+from xtrace.scan import Offsets, Picks, Words, ends_at, pick_records, record_starts
+from xtrace.states import STATE, Channel, States, state_at, tsc_at
 
 HEADER_WORDS = HEADER_BYTES // 4
 
@@ -21,16 +31,20 @@ class Interest(NamedTuple):
 
     kept      every such record
     sampled   the first few of each block, enough to recognise who wrote the trace
-    subjects  some of `kept`: note with each which of `modes` came before it in its window
+    limited   some of `kept`: the first LIMIT of the trace
+    subjects  some of `kept`: note with each the states before it
+    channels  the states to follow
     """
 
     kept: frozenset[int]
     sampled: frozenset[int] = frozenset()
+    limited: frozenset[int] = frozenset()
     subjects: frozenset[int] = frozenset()
-    modes: frozenset[int] = frozenset()
+    channels: tuple[Channel, ...] = ()
 
 
 SAMPLES_PER_BLOCK = 16
+LIMIT = 1 << 17
 
 
 class Extract(NamedTuple):
@@ -39,20 +53,23 @@ class Extract(NamedTuple):
     window   int64 (n)         row in the digest's windows
     tsc      uint64 (n)        own timestamp, 0 where the record has none
     payload  uint32 (n, words)
-    mode     uint64 (n, 3)     header, first payload word and timestamp of the mode record before it; 0: none
-                               in the window
+    state    STATE (n, channels)  the state before it, zeros where its window does not tell; of length 0 unless
+                               it is a subject
     """
 
     window: Offsets
     tsc: NDArray[np.uint64]
     payload: Words
-    mode: NDArray[np.uint64]
+    state: States
 
 
 @dataclass(slots=True)
 class Digest:
-    """What a block holds. Arrays by window: cpu, size_bytes (without header), first_tsc and last_tsc (0: none),
-    last_mode (uint64 (n, 3), as in Extract)."""
+    """What a block holds.
+
+    Arrays by window: cpu, size_bytes (without header), first_tsc and last_tsc (0: none), last_state (STATE
+    (n, channels), zeros where the window sets none).
+    """
 
     offset: int
     record_bytes: int
@@ -62,7 +79,7 @@ class Digest:
     size_bytes: NDArray[np.int64]
     first_tsc: NDArray[np.uint64]
     last_tsc: NDArray[np.uint64]
-    last_mode: NDArray[np.uint64]
+    last_state: States
     extracts: dict[int, Extract]
     skips: list[Skip]
 
@@ -70,12 +87,12 @@ class Digest:
 def digest(block: Block, interest: Interest) -> Digest:
     """Walk a block and keep what is of interest; damaged windows give what can be read of them."""
     wanted = np.array(sorted(interest.kept | interest.sampled | {CPU_CHANGE_HEADER}), np.uint32)
-    modes = np.array(sorted(interest.modes), np.uint32)
-    picks = pick_records(block.words, block.windows[:, 1], wanted, modes)
+    states = [np.array(sorted(channel), np.uint32) for channel in interest.channels]
+    picks = pick_records(block.words, block.windows[:, 1], wanted, states)
     skips: list[Skip] = []
     if not is_sound(block, picks):
         block, skips = mend(block)
-        picks = pick_records(block.words, block.windows[:, 1], wanted, modes)
+        picks = pick_records(block.words, block.windows[:, 1], wanted, states)
     words, windows = block.words, block.windows
     return Digest(
         offset=block.offset,
@@ -86,23 +103,45 @@ def digest(block: Block, interest: Interest) -> Digest:
         size_bytes=(windows[:, 1] - windows[:, 0]) * 4,
         first_tsc=tsc_at(words, picks.first),
         last_tsc=tsc_at(words, picks.last),
-        last_mode=_mode_at(words, picks.last_mode),
+        last_state=_states(words, picks.last_state, interest.channels),
         extracts=_extract(words, windows, picks, interest),
         skips=skips,
     )
 
 
 def is_sound(block: Block, picks: Picks) -> bool:
-    """Whether the records fill every window of the block exactly and none of them is a zero word."""
-    zeroed = len(picks.headers) and picks.headers[0] == 0
-    if picks.end != len(block.words) or zeroed:
+    """Whether the records fill every window of the block exactly, and strange ones do not look misread."""
+    if picks.end != len(block.words):
         return False
     expected = block.headers()
     counted = picks.counts[picks.headers == CPU_CHANGE_HEADER].sum()
     if counted != len(expected):
         return False
     found = np.searchsorted(picks.picked, expected)
-    return np.array_equal(picks.picked.take(found, mode="clip"), expected)
+    if not np.array_equal(picks.picked.take(found, mode="clip"), expected):
+        return False
+    if _are_sane(picks.headers):
+        return True
+    return _is_credible(block.words, record_starts(block.words), block.windows[:, 1])
+
+
+def _are_sane(headers: Words) -> bool:
+    return bool(SANE.take(headers >> np.uint32(12) & np.uint32(0xFFFF)).all())
+
+
+def _is_credible(words: Words, starts: Offsets, ends: Offsets) -> bool:
+    """Whether no header is a zero word, and no clock jumps in a window where a class is strange.
+
+    Strange classes alone prove nothing. But where they come from damage, so do cycle counts.
+    """
+    headers = words[starts]
+    if _are_sane(headers):
+        return True
+    stamped = starts[headers >> np.uint32(31) != 0]
+    window = np.searchsorted(ends, stamped, side="right")
+    step = np.diff(tsc_at(words, stamped).astype(np.int64))
+    jumps = (step < -MAX_STEP_BACK_CYCLES) | (step > MAX_LEAP_CYCLES)
+    return bool(headers.all()) and not bool((jumps & (np.diff(window) == 0)).any())
 
 
 def mend(block: Block) -> tuple[Block, list[Skip]]:
@@ -114,46 +153,39 @@ def mend(block: Block) -> tuple[Block, list[Skip]]:
     kept: list[Words] = []
     rows: list[tuple[int, int, int]] = []
     skips: list[Skip] = []
-    total = 0
+    total = before = 0
     headed = set((block.headers() + HEADER_WORDS).tolist())
     for first, end, cpu in block.windows.tolist():
         lead = HEADER_WORDS if first in headed else 0
         body = block.words[first:end]
         starts = record_starts(body)
-        heads = body[starts]
-        fits = not len(body) or (
-            int(starts[-1]) + int(_length(heads[-1])) == len(body)
-            and bool((heads != 0).all())
-            and CPU_CHANGE_HEADER not in heads
-        )
-        if fits:
+        fits = ends_at(body, starts) == len(body) and CPU_CHANGE_HEADER not in body[starts]
+        if fits and _is_credible(body, starts, np.array([len(body)])):
             pieces = [(block.words[first - lead : end], [(lead, lead + len(body), cpu)])]
         else:
-            pieces = _reread(body, cpu, block.offset + (first - HEADER_WORDS) * 4, lead, skips)
+            near = (leading_tsc(block.words[before:first]), leading_tsc(block.words[end:]))
+            pieces = _reread(body, cpu, block.offset + (first - HEADER_WORDS) * 4, lead, near, skips)
         for words, table in pieces:
             kept.append(words)
             rows += [(total + begin, total + stop, owner) for begin, stop, owner in table]
             total += len(words)
+        before = first
     return Block(block.offset, np.concatenate(kept), np.array(rows, np.int64).reshape(-1, 3)), skips
 
 
-def _length(header: np.uint32) -> int:
-    return 1 + (int(header) >> 28 & 7) + 2 * (int(header) >> 31)
-
-
 def _reread(
-    body: Words, cpu: int, offset: int, lead: int, skips: list[Skip]
+    body: Words, cpu: int, offset: int, lead: int, near: tuple[int, ...], skips: list[Skip]
 ) -> list[tuple[Words, list[tuple[int, int, int]]]]:
     """Frame one window anew without trusting it; `offset` is where its header is (or would be)."""
     header = np.array([CPU_CHANGE_HEADER, cpu, len(body) * 4], "<u4")
-    framer = Framer(_Memory(np.concatenate((header, body)).tobytes()), distrust_first=True)
+    framer = Framer(_Memory(np.concatenate((header, body)).tobytes()), distrust=True, near=near)
     pieces = []
     for index, block in enumerate(framer.blocks()):
         drop = HEADER_WORDS - lead if index == 0 else 0
         table = block.windows - np.array([drop, drop, 0])
         pieces.append((block.words[drop:], [tuple(row) for row in table.tolist()]))
     skips += [Skip(offset + skip.offset, skip.length, skip.reason) for skip in framer.skips]
-    return pieces  # type: ignore[return-value]
+    return pieces
 
 
 @dataclass(slots=True)
@@ -165,44 +197,35 @@ class _Memory:
     compression: str | None = None
     ended_early: bool = False
 
-    def read(self) -> bytes:
-        data, self.data = self.data, b""
-        return data
+    def read_into(self, room: memoryview) -> int:
+        count = min(len(room), len(self.data))
+        room[:count] = self.data[:count]
+        self.data = self.data[count:]
+        return count
 
 
-def tsc_at(words: Words, at: Offsets) -> NDArray[np.uint64]:
-    """Cycle counts of the timestamped records at these word offsets; 0 where the offset is negative."""
-    low = words.take(at + 1, mode="clip").astype(np.uint64)
-    high = words.take(at + 2, mode="clip").astype(np.uint64)
-    return np.where(at < 0, np.uint64(0), high << np.uint64(32) | low)
+def _states(words: Words, at: Offsets, channels: tuple[Channel, ...]) -> States:
+    """STATE (n, channels) of word offsets (channels, n)."""
+    found = np.zeros((at.shape[1], len(channels)), STATE)
+    for place, channel in enumerate(channels):
+        found[:, place] = state_at(words, at[place], channel)
+    return found
 
 
-def _mode_at(words: Words, at: Offsets) -> NDArray[np.uint64]:
-    """Header, first payload word and timestamp of the mode records there; zeros where the offset is negative."""
-    header = np.where(at < 0, 0, words.take(at, mode="clip")).astype(np.uint64)
-    value = words.take(at + 3, mode="clip").astype(np.uint64)
-    has_value = header >> np.uint64(28) & np.uint64(7) != 0
-    return np.stack((header, np.where(has_value, value, np.uint64(0)), tsc_at(words, at)), 1)
-
-
-def _extract(
-    words: Words, windows: NDArray[np.int64], picks: Picks, interest: Interest
-) -> dict[int, Extract]:
+def _extract(words: Words, windows: NDArray[np.int64], picks: Picks, interest: Interest) -> dict[int, Extract]:
     headers = words[picks.picked]
     extracts = {}
     for header in (interest.kept | interest.sampled).intersection(picks.headers.tolist()):
         rows = np.flatnonzero(headers == header)
-        if header not in interest.kept:
+        if header in interest.sampled:
             rows = rows[:SAMPLES_PER_BLOCK]
         at = picks.picked[rows]
         stamped = header >> 31
-        payload = words[(at + 1 + 2 * stamped)[:, None] + np.arange(header >> 28 & 7)]
+        subject = rows if header in interest.subjects else rows[:0]
         extracts[header] = Extract(
             np.searchsorted(windows[:, 1], at, side="right"),
             tsc_at(words, at) if stamped else np.zeros(len(at), np.uint64),
-            payload,
-            _mode_at(words, picks.mode[rows])
-            if header in interest.subjects
-            else np.zeros((len(at), 3), np.uint64),
+            words[(at + 1 + 2 * stamped)[:, None] + np.arange(header >> 28 & 7)],
+            _states(words, picks.state[:, subject], interest.channels),
         )
     return extracts

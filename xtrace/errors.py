@@ -3,8 +3,7 @@
 XtraceError                 1   the root; never raised itself
 ├── UsageError              2   an option or argument that cannot be used
 ├── InputError              3   a file that cannot be read, or holds nothing usable
-├── TraceFormatError        4   bytes that do not fit their declaration, with their offset
-└── MissingEventsError      5   a question the trace holds no events for
+└── MissingEventsError      4   a question the trace holds no events for
 """
 
 from __future__ import annotations
@@ -28,17 +27,7 @@ class InputError(XtraceError):
     exit_code = 3
 
 
-class TraceFormatError(XtraceError):
-    """Bytes that do not fit their declaration; `offset` is a byte position in the input."""
-
-    exit_code = 4
-
-    def __init__(self, message: str, offset: int) -> None:
-        super().__init__(f"byte {offset}: {message}")
-        self.offset = offset
-
-
 class MissingEventsError(XtraceError):
     """A question about events that the trace does not hold."""
 
-    exit_code = 5
+    exit_code = 4

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from xtrace.context import NOBODY
-from xtrace.decode import Group
+from xtrace.decode import Batch, Group
 from xtrace.merge import Merger
 
 if TYPE_CHECKING:
@@ -22,13 +22,7 @@ def event_table(trace: Trace, wanted: frozenset[str]) -> pa.Table:
     for batch, _ in trace.batches():
         found = list(trace.groups(batch, wanted))
         rows = np.concatenate([group.rows for group in found]) if found else np.zeros(0, np.int64)
-        if len(rows):
-            domain, vcpu = trace.occupants(batch.take(rows))
-            begin = 0
-            for group in found:
-                mine = slice(begin, begin + len(group.rows))
-                parts.append(_table(trace, batch.take(group.rows), group, domain[mine], vcpu[mine]))
-                begin += len(group.rows)
+        parts += [_table(trace, batch.take(group.rows), group) for group in found]
         # Rows of a batch must reach the merger in input order.
         order = np.argsort(rows, kind="stable")
         ranks.append(merger.feed(batch, rows[order], base + order))
@@ -40,7 +34,7 @@ def event_table(trace: Trace, wanted: frozenset[str]) -> pa.Table:
     return table.take(pa.array(np.concatenate(ranks).astype(np.int64)))
 
 
-def _table(trace: Trace, batch: Any, group: Group, domain: Any, vcpu: Any) -> pa.Table:
+def _table(trace: Trace, batch: Batch, group: Group) -> pa.Table:
     columns: dict[str, pa.Array] = {
         "ns": pa.array(trace.clock.to_ns(batch.tsc), pa.int64(), mask=batch.tsc == 0),
         "tsc": pa.array(batch.tsc, pa.uint64()),
@@ -48,8 +42,8 @@ def _table(trace: Trace, batch: Any, group: Group, domain: Any, vcpu: Any) -> pa
         "event": pa.DictionaryArray.from_arrays(
             pa.array(np.zeros(len(group.rows), np.int32)), pa.array([group.event.name])
         ),
-        "domain": pa.array(domain, pa.int32(), mask=domain == NOBODY).cast(pa.uint16()),
-        "vcpu": pa.array(vcpu, pa.int32(), mask=vcpu == NOBODY).cast(pa.uint16()),
+        "domain": pa.array(batch.domain, pa.int32(), mask=batch.domain == NOBODY).cast(pa.uint16()),
+        "vcpu": pa.array(batch.vcpu, pa.int32(), mask=batch.vcpu == NOBODY).cast(pa.uint16()),
     }
     fields: dict[str, Any] = dict(group.columns)
     for name, value in group.event.constants.items():

@@ -8,6 +8,7 @@ then the next plausible header is looked for, and what lies between is skipped a
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,9 +18,9 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.parsers.container import CPU_CHANGE_HEADER, MAX_CPU
-from xtrace.parsers.container import WINDOW_HEADER_BYTES as HEADER_BYTES
-from xtrace.scan import MAX_RECORD_WORDS, RECORD_WORDS, Words, record_starts
+from xtrace.parsers.container import CPU_CHANGE_HEADER, MAX_CPU, WINDOW_HEADER_BYTES
+from xtrace.parsers.event import CLASSES
+from xtrace.scan import MAX_RECORD_WORDS, RECORD_WORDS, Words, ends_at, record_starts
 from xtrace.source import CHUNK_BYTES
 
 BLOCK_BYTES: Final = CHUNK_BYTES
@@ -27,16 +28,28 @@ MAX_WINDOW_BYTES: Final = 64 << 20
 """A window larger than this is read in pieces, so that memory stays bounded whatever a header says."""
 
 MAX_LEAP_CYCLES: Final = 1 << 44
-"""In damaged places a step in time beyond this (hours) is a misread record."""
+MAX_STEP_BACK_CYCLES: Final = 1 << 24
+"""In doubtful places a step in time beyond these (hours on, milliseconds back) is a misread record. Small steps back
+are Xen's own corrections of an unsteady TSC (xen/arch/x86/time.c)."""
+NEAR_CYCLES: Final = 1 << 34
+"""Cycle counts in a damaged window are believed this near (seconds) to each other's and to a neighbouring window's."""
+NEAR_BYTES: Final = 1 << 20
+"""How far ahead a neighbour is looked for."""
 
+HEADER_BYTES: Final = WINDOW_HEADER_BYTES
 MAX_RECORD_BYTES: Final = 4 * MAX_RECORD_WORDS
-CLASS_MASK: Final = 0x0FFF0000
-"""Bits of a header word that name a trace class; Xen writes no record without one (xen/common/trace.c)."""
+EVENT_MASK: Final = 0x0FFF_FFFF
+SANE: Final = np.zeros(1 << 16, np.bool_)
+"""By bits 12–27 of a header word: one known class, and one subclass or all of them."""
+for _class in CLASSES:
+    SANE[[_class << 4 | subclass for subclass in (1, 2, 4, 8, 15)]] = True
 
+_SANE: Final = SANE.tobytes()
 _WORD: Final = struct.Struct("<I")
 _TSC: Final = struct.Struct("<Q")
 _HEADER: Final = struct.Struct("<III")
 _PATTERN: Final = CPU_CHANGE_HEADER.to_bytes(4, "little")
+_FIND: Final = re.compile(re.escape(_PATTERN))
 _WORDS: Final[list[int]] = RECORD_WORDS.tolist()
 
 
@@ -81,6 +94,17 @@ def load_block(path: Path, offset: int, size: int, windows: NDArray[np.int64]) -
     return Block(offset, words, windows, path)
 
 
+def leading_tsc(words: Words) -> int:
+    """The first cycle count in records that begin with `words`, 0 where there is none soon."""
+    values = words[:1000].tolist()
+    at = 0
+    while at + 2 < len(values):
+        if values[at] >> 31:
+            return int(values[at + 1] | values[at + 2] << 32)
+        at += _WORDS[values[at] >> 28]
+    return 0
+
+
 class ByteSource(Protocol):
     """What a Framer reads: `Source`, or bytes in memory."""
 
@@ -88,8 +112,8 @@ class ByteSource(Protocol):
     compression: str | None
     ended_early: bool
 
-    def read(self) -> bytes:
-        """The next bytes, empty at the end."""
+    def read_into(self, room: memoryview) -> int:
+        """Fill `room`; returns the number of bytes, fewer than its length only at the end."""
         ...
 
 
@@ -97,31 +121,33 @@ class ByteSource(Protocol):
 class Framer:
     """Cuts a source into blocks. `skips` and `total_bytes` are complete once `blocks()` has ended.
 
-    distrust_first  read the records of the first window one by one although its size fits
+    distrust  read the records of every window one by one, even where its size fits
+    near      cycle counts of neighbouring windows that the source does not hold
     """
 
     source: ByteSource
-    distrust_first: bool = False
+    distrust: bool = False
+    near: tuple[int, ...] = ()
     skips: list[Skip] = field(default_factory=list)
     total_bytes: int = 0
-    _buffer: bytes = b""
+    _buffer: memoryview = field(default_factory=lambda: memoryview(b""))
     _base: int = 0
     _at: int = 0
     _ended: bool = False
+    _last_tsc: int = 0
 
     def blocks(self) -> Iterator[Block]:
         """Blocks of about BLOCK_BYTES, in input order."""
         while self._has(1):
-            windows = [] if self.distrust_first else self._follow_chain()
+            windows = [] if self.distrust else self._follow_chain()
             if windows:
                 yield self._take(windows)
             elif self._has(HEADER_BYTES) and self._is_header(0):
                 yield from self._broken_window()
+            elif self._available() < HEADER_BYTES and self._marks(0):
+                self._skip(self._available(), "the file ends inside a window header")
             else:
-                self._skip_to_header(
-                    "no window header" if self._offset() else "the file does not begin with a window"
-                )
-            self.distrust_first = False
+                self._skip_to_header("no window header" if self._offset() else "the file does not begin with a window")
         self.total_bytes = self._offset()
         if self.source.ended_early:
             self.skips.append(Skip(self.total_bytes, 0, f"the {self.source.compression} stream ends early"))
@@ -134,6 +160,8 @@ class Framer:
         while end < BLOCK_BYTES and self._is_header(end):
             _, cpu, size = _HEADER.unpack_from(self._buffer, self._at + end)
             first, after = end + HEADER_BYTES, end + HEADER_BYTES + size
+            if size & 3:
+                break
             if self._available() < after + 4:
                 # The next header is not in memory: finish this block first, so that the buffer stays small.
                 if windows or size > MAX_WINDOW_BYTES:
@@ -151,8 +179,10 @@ class Framer:
         table = np.array(windows, np.int64)
         table[:, :2] //= 4
         # After an odd number of bytes was lost the words are no longer aligned: a copy is.
-        data, at = (self._buffer, begin) if begin % 4 == 0 else (self._buffer[begin : begin + size], 0)
-        block = Block(self._offset(), np.frombuffer(data, "<u4", size // 4, at), table, self.source.path)
+        data = self._buffer[begin : begin + size]
+        words = np.frombuffer(data if begin % 4 == 0 else data.tobytes(), "<u4")
+        block = Block(self._offset(), words, table, self.source.path)
+        self._last_tsc = leading_tsc(words[table[-1, 0] :]) or self._last_tsc
         self._advance(size)
         return block
 
@@ -166,54 +196,96 @@ class Framer:
         good = self._sound_bytes(size)
         yield self._take([(HEADER_BYTES, HEADER_BYTES + good, cpu)])
         left = self._available()
-        if self._ended and good + left < size and left < MAX_RECORD_BYTES and not self._is_header(0):
-            reason = "the file ends inside a record" if left else "the file ends inside a window"
-            self._skip(left, f"{reason}; {claim}")
-        elif left and not self._is_plausible():
+        if self._ended and good + left < size and left < MAX_RECORD_BYTES and not self._marks(0):
+            self._skip(left, f"the file ends inside a {'record' if left else 'window'}; {claim}")
+        elif left and not self._marks(0):
             self._skip_to_header(f"records do not fit; {claim}")
         elif good != size:
             self._skip(0, f"wrong window size; {claim}, {good} follow")
 
     def _giant_window(self, cpu: int, size: int) -> Iterator[Block]:
         """A window beyond MAX_WINDOW_BYTES, in pieces that end between records."""
+        claim = f"the window of CPU {cpu} at byte {self._offset()} says {size} bytes"
         header = HEADER_BYTES
-        while size > 0 and self._has(header + 4):
+        while size >= 4 and self._has(header + 4):
             self._has(header + min(size, MAX_WINDOW_BYTES))
-            length = min(size, (self._available() - header) & ~3, MAX_WINDOW_BYTES)
+            length = min(size, self._available() - header, MAX_WINDOW_BYTES) & ~3
             begin = self._at + header
             words = np.frombuffer(self._buffer[begin : begin + length], "<u4")
             starts = record_starts(words)
             inner = starts[words[starts] == CPU_CHANGE_HEADER]
             if len(inner):
-                length = size = int(inner[0]) * 4
-            elif length < size:
+                length = int(inner[0]) * 4
+            elif ends_at(words, starts) > len(words):
                 length = int(starts[-1]) * 4
-            if not length and not len(inner):
-                self._skip(self._available(), "the file ends inside a record")
-                return
             if header or length:
                 yield self._take([(header, header + length, cpu)])
             size -= length
             header = 0
+            if len(inner) or not length:
+                break
+        left = self._available()
+        if not size:
+            return
+        if self._marks(0):
+            self._skip(0, f"wrong window size; {claim}")
+        elif self._ended and left < MAX_RECORD_BYTES:
+            self._skip(left, f"the file ends inside a {'record' if left else 'window'}; {claim}")
+        else:
+            self._skip_to_header(f"records do not fit; {claim}")
 
     def _sound_bytes(self, size: int) -> int:
-        """Bytes behind the header that are records for certain, read one by one."""
-        good, last_tsc = 0, 0
-        while self._has(HEADER_BYTES + good + 4):
+        """Bytes behind the header that are records for certain, read one by one.
+
+        Certain is a record that another follows, or a header, or the end: one that runs into damage may be misread.
+        """
+        good, sure, own = 0, 0, False
+        near = [tsc for tsc in (*self.near, self._last_tsc, self._next_tsc()) if tsc]
+        while good < MAX_WINDOW_BYTES:
             relative = HEADER_BYTES + good
+            if not self._has(relative + 4) or self._is_plausible(relative):
+                return good
             (header,) = _WORD.unpack_from(self._buffer, self._at + relative)
-            length = 4 * _WORDS[header >> 28]
-            if not header & CLASS_MASK or header == CPU_CHANGE_HEADER or not self._has(relative + length):
+            sane = _SANE[header >> 12 & 0xFFFF] and header & EVENT_MASK != CPU_CHANGE_HEADER & EVENT_MASK
+            if good == size and (not sane or self._is_damaged_header(relative)):
+                return good
+            if not sane:
                 break
-            if good == size and self._is_damaged_header(relative):
+            sure = good
+            length = 4 * _WORDS[header >> 28]
+            if not self._has(relative + length) or self._holds_header(relative + 1, relative + length):
                 break
             if header >> 31:
                 (tsc,) = _TSC.unpack_from(self._buffer, self._at + relative + 4)
-                if tsc < last_tsc or (last_tsc and tsc - last_tsc > MAX_LEAP_CYCLES):
+                # Past the end that the header states, records with older times are another CPU's, whose header is lost.
+                back = NEAR_CYCLES if not own else MAX_STEP_BACK_CYCLES if good < size else 0
+                if near and not any(-back <= tsc - one <= NEAR_CYCLES for one in near):
                     break
-                last_tsc = tsc
+                near, own = [tsc], True
             good += length
-        return good
+        return sure
+
+    def _next_tsc(self) -> int:
+        """The first cycle count in the next window, 0 where none is near."""
+        relative = HEADER_BYTES
+        self._has(relative + NEAR_BYTES)
+        while found := _FIND.search(self._buffer, self._at + relative, self._at + HEADER_BYTES + NEAR_BYTES):
+            relative = found.start() - self._at
+            if self._is_plausible(relative):
+                rest = bytes(self._buffer[self._at + relative :][:4000])
+                return leading_tsc(np.frombuffer(rest[: len(rest) & ~3], "<u4"))
+            relative += 1
+        return 0
+
+    def _holds_header(self, begin: int, end: int) -> bool:
+        """Whether a plausible window header starts in this range."""
+        self._has(end + HEADER_BYTES)
+        while found := _FIND.search(self._buffer, self._at + begin, self._at + end + 3):
+            relative = found.start() - self._at
+            if self._is_plausible(relative):
+                return True
+            begin = relative + 1
+        return False
 
     def _is_damaged_header(self, relative: int) -> bool:
         """Whether something unlike a header stands where one should, whose CPU and size still lead on."""
@@ -231,9 +303,8 @@ class Framer:
         if self._is_header(0):
             self._advance(4)
         while True:
-            found = self._buffer.find(_PATTERN, self._at)
-            if found >= 0:
-                self._advance(found - self._at)
+            if found := _FIND.search(self._buffer, self._at):
+                self._advance(found.start() - self._at)
                 if self._is_plausible():
                     break
                 self._advance(4)
@@ -246,28 +317,33 @@ class Framer:
         if self._offset() > begin:
             self.skips.append(Skip(begin, self._offset() - begin, reason))
 
-    def _is_plausible(self) -> bool:
+    def _is_plausible(self, relative: int = 0) -> bool:
         """Whether a header stands here that leads to another, to the end of the input, or at least to a record."""
-        self._has(HEADER_BYTES + 4)
-        if not self._is_header(0):
+        if not self._marks(relative):
             return False
-        _, _, size = _HEADER.unpack_from(self._buffer, self._at)
-        after = HEADER_BYTES + size
+        first = relative + HEADER_BYTES
+        self._has(first + 4)
+        if not self._is_header(relative):
+            return False
+        _, _, size = _HEADER.unpack_from(self._buffer, self._at + relative)
+        after = first + size
         if size <= MAX_WINDOW_BYTES and self._has(after) and (not self._has(after + 4) or self._marks(after)):
             return True
-        if self._available() < HEADER_BYTES + 4:
+        if self._available() < first + 4:
             return False
-        (first,) = _WORD.unpack_from(self._buffer, self._at + HEADER_BYTES)
-        return bool(first & CLASS_MASK)
+        (header,) = _WORD.unpack_from(self._buffer, self._at + first)
+        return bool(_SANE[header >> 12 & 0xFFFF])
 
     def _is_header(self, relative: int) -> bool:
         if self._available() < relative + HEADER_BYTES:
             return False
-        mark, cpu, size = _HEADER.unpack_from(self._buffer, self._at + relative)
-        return mark == CPU_CHANGE_HEADER and cpu <= MAX_CPU and not size & 3
+        mark, cpu, _ = _HEADER.unpack_from(self._buffer, self._at + relative)
+        return mark == CPU_CHANGE_HEADER and cpu <= MAX_CPU
 
     def _marks(self, relative: int) -> bool:
-        return self._buffer.startswith(_PATTERN, self._at + relative)
+        """Whether a header begins here, as far as the input goes."""
+        rest = bytes(self._buffer[self._at + relative : self._at + relative + 4])
+        return bool(rest) and _PATTERN.startswith(rest)
 
     def _skip(self, length: int, reason: str) -> None:
         self.skips.append(Skip(self._offset(), length, reason))
@@ -276,9 +352,13 @@ class Framer:
     def _has(self, size: int) -> bool:
         """Whether `size` bytes from the current position on exist; reads them into memory."""
         while self._available() < size and not self._ended:
-            data = self.source.read()
-            self._ended = not data
-            self._buffer = self._buffer[self._at :] + data
+            left = self._available()
+            # NumPy leaves new memory as it is; a bytearray would clear it first.
+            room = memoryview(np.empty(left + CHUNK_BYTES, np.uint8))  # type: ignore[arg-type]
+            room[:left] = self._buffer[self._at :]
+            count = self.source.read_into(room[left:])
+            self._ended = count < CHUNK_BYTES
+            self._buffer = room[: left + count]
             self._base += self._at
             self._at = 0
         return self._available() >= size

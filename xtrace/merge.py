@@ -28,6 +28,10 @@ class Row(NamedTuple):
     items: NDArray[Any]
 
 
+def _rows(some: Row, chosen: NDArray[np.bool_]) -> Row:
+    return Row(some.track[chosen], some.order[chosen], some.items[chosen])
+
+
 class Merger:
     """Takes the records of batches in input order, gives them back in order of time."""
 
@@ -84,8 +88,8 @@ class Merger:
             ready, self._held = held, []
         else:
             certain = held.order < np.uint64(before)
-            ready = Row(*(column[certain] for column in held))
-            self._held = [Row(*(column[~certain] for column in held))]
+            ready, rest = _rows(held, certain), _rows(held, ~certain)
+            self._held = [rest]
         order = self._merged(ready)
         return ready.items[order]
 

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from xtrace import scan
 from xtrace.errors import InputError
-from xtrace.framing import Block, Framer
-from xtrace.source import Source
+from xtrace.framing import Block, Framer, Skip
+from xtrace.source import CHUNK_BYTES, Source
 
 Result = TypeVar("Result")
 Progress = Callable[[int, int | None], None]
@@ -32,14 +32,13 @@ class Reader:
              processes without it
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], workers: int = 1, progress: Progress | None = None
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], workers: int = 1, progress: Progress | None = None) -> None:
         self.path = path
         self.workers = workers
         self.progress = progress
         self.name = "<stdin>" if str(path) == "-" else str(path)
-        self.framer: Framer | None = None
+        self.skips: list[Skip] = []
+        self.total_bytes = 0
         self._spooled: Path | None = None
         self._cleanup = ExitStack()
 
@@ -56,8 +55,9 @@ class Reader:
         copy = folder / "trace"
         try:
             with Source(self.path) as source, copy.open("wb") as out:
-                while data := source.read():
-                    out.write(data)
+                room = memoryview(bytearray(CHUNK_BYTES))
+                while count := source.read_into(room):
+                    out.write(room[:count])
         except OSError as reason:
             raise InputError(
                 f"{self.name}: no room to keep a copy for a second pass in {folder}: {reason.strerror}"
@@ -65,14 +65,14 @@ class Reader:
         self._spooled = copy
 
     def run(self, function: Callable[[Block], Result]) -> Iterator[Result]:
-        """`function` of each block, in input order. `framer` then holds skips and size of the pass."""
+        """`function` of each block, in input order; then `skips` and `total_bytes` hold what framing found."""
         with Source(self._spooled or self.path) as source:
             large = source.total_bytes is not None and source.total_bytes >= FAST_FROM_BYTES
             fast = scan.use_fast(large)
-            self.framer = Framer(source)
+            framer = Framer(source)
             with self._executor(source, large, fast) as executor:
                 waiting: deque[Future[Result]] = deque()
-                for block in self.framer.blocks():
+                for block in framer.blocks():
                     if self.progress:
                         self.progress(source.position(), source.total_bytes)
                     if executor is None:
@@ -83,6 +83,7 @@ class Reader:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
+            self.skips, self.total_bytes = framer.skips, framer.total_bytes
 
     def _executor(self, source: Source, large: bool, fast: bool) -> Executor | _Inline:
         if self.workers == 1 or not large:

@@ -10,6 +10,7 @@ loop. Both return the same arrays; `engine()` tells which one is in use.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -90,7 +91,7 @@ def _walk_lanes(words: Words, base: Offsets, stop: Offsets, mark: NDArray[np.boo
     # No record is longer than ten words, so no lane can leave its stretch within this many steps.
     shortest = int((stop - base)[:-1].min()) if len(base) > 1 else 0
     ahead = position[:-1]
-    for _ in range(max(0, shortest // MAX_RECORD_WORDS)):
+    for _ in range(max(0, (shortest - 1) // MAX_RECORD_WORDS)):
         mark[ahead] = True
         ahead += RECORD_WORDS.take(words.take(ahead) >> HEADER_SHIFT)
     lane = np.arange(len(base))
@@ -106,9 +107,7 @@ def _walk_lanes(words: Words, base: Offsets, stop: Offsets, mark: NDArray[np.boo
     return leave
 
 
-def _join_lanes(
-    words: Words, base: Offsets, stop: Offsets, mark: NDArray[np.bool_], leave: Offsets
-) -> None:
+def _join_lanes(words: Words, base: Offsets, stop: Offsets, mark: NDArray[np.bool_], leave: Offsets) -> None:
     """Make `mark` the one true chain: where a lane's trail misses the entry from the lane before, walk it.
 
     The marks of a lane are one chain at any time, so a walk that meets one of them need go no further. A walk
@@ -142,33 +141,33 @@ class Picks(NamedTuple):
 
     headers, counts  uint32, int64   each distinct header word and how many records bear it
     picked           int64           word offsets of the records whose header is of interest, ascending
-    mode             int64           for each picked record, word offset of the mode record before it in its
-                                     window, or −1
+    state            int64           (channels, picked): word offset of the last record of each channel of states
+                                     before it in its window, or −1
     first, last      int64           for each window, word offset of its first and last timestamped record, or −1
-    last_mode        int64           for each window, word offset of its last mode record, or −1
+    last_state       int64           (channels, windows): word offset of the last such record of each window, or −1
     end              int             word offset behind the last record
     """
 
     headers: NDArray[np.uint32]
     counts: NDArray[np.int64]
     picked: Offsets
-    mode: Offsets
+    state: Offsets
     first: Offsets
     last: Offsets
-    last_mode: Offsets
+    last_state: Offsets
     end: int
 
 
 def pick_records(
-    words: Words, ends: Offsets, interest: NDArray[np.uint32], modes: NDArray[np.uint32]
+    words: Words, ends: Offsets, interest: NDArray[np.uint32], states: Sequence[NDArray[np.uint32]]
 ) -> Picks:
     """Count the records of `words` by header word and find those whose header is in `interest`.
 
-    ends: word offset behind each window of `words`, ascending, the last being `len(words)`. modes: headers of
-    records that are not picked, but noted with the next one that is.
+    ends: word offset behind each window of `words`, ascending, the last being `len(words)`. states: channels of
+    headers of records that are noted with those picked after them.
     """
     if _fast_module is not None:
-        found = _fast_module.pick_records(words, ends, interest, modes)
+        found = _fast_module.pick_records(words, ends, interest, states)
         if found is not None:
             return Picks(*found)
     starts = record_starts(words)
@@ -176,19 +175,26 @@ def pick_records(
     distinct, counts, owner, slots = count_headers(headers)
     if slots is None:
         picked = starts[np.isin(headers, interest)]
-        noted = starts[np.isin(headers, modes)]
+        noted = [starts[np.isin(headers, channel)] for channel in states]
     else:
-        kind = np.isin(owner, interest).astype(np.uint8) + 2 * np.isin(owner, modes).astype(np.uint8)
+        kind = np.isin(owner, interest).astype(np.uint8)
+        for place, channel in enumerate(states):
+            kind |= np.isin(owner, channel).astype(np.uint8) << np.uint8(1 + place)
         kinds = kind.take(slots)
-        picked, noted = starts[kinds == 1], starts[kinds == 2]
+        picked = starts[kinds & 1 != 0]
+        noted = [starts[kinds & (2 << place) != 0] for place in range(len(states))]
     first, last = _stamped_ends(headers, starts, ends)
     begins = np.concatenate(([0], ends[:-1]))
-    mode = _last_before(noted, picked, begins[np.searchsorted(ends, picked, side="right") % len(ends)])
-    last_mode = _last_before(noted, ends, begins)
-    return Picks(distinct, counts, picked, mode, first, last, last_mode, ends_at(words, starts))
+    begin = begins[np.searchsorted(ends, picked, side="right") % len(ends)]
+    state = np.empty((len(states), len(picked)), np.int64)
+    last_state = np.empty((len(states), len(ends)), np.int64)
+    for place, channel_starts in enumerate(noted):
+        state[place] = last_before(channel_starts, picked, begin)
+        last_state[place] = last_before(channel_starts, ends, begins)
+    return Picks(distinct, counts, picked, state, first, last, last_state, ends_at(words, starts))
 
 
-def _last_before(noted: Offsets, at: Offsets, begin: Offsets) -> Offsets:
+def last_before(noted: Offsets, at: Offsets, begin: Offsets) -> Offsets:
     """The last of `noted` in each range `begin`…`at`, −1 where there is none."""
     if not len(noted):
         return np.full(len(at), -1)
@@ -200,8 +206,10 @@ def _last_before(noted: Offsets, at: Offsets, begin: Offsets) -> Offsets:
 def count_headers(
     headers: Words,
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64], Words, NDArray[np.uint32] | None]:
-    """Distinct header words, ascending, and how often each occurs; then the hash table: the header in each slot,
-    and the slot of each record (None where two headers share one)."""
+    """Distinct header words, ascending, and how often each occurs; and the hash table that counted them.
+
+    The table is the header in each slot, and the slot of each record (None where two headers share one).
+    """
     slots = headers * HASH_FACTOR >> HASH_SHIFT
     counts = np.bincount(slots, minlength=1 << HASH_BITS)
     owner = np.zeros(1 << HASH_BITS, np.uint32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -15,8 +16,8 @@ FACTOR = np.uint32(2654435761)
 SHIFT = np.uint32(32 - TABLE_BITS)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _pick(words, ends, interest, modes, keys, counts, kinds, picked, mode, first, last, last_mode):  # type: ignore[no-untyped-def]
+@numba.njit(nogil=True, cache=True)
+def _pick(words, ends, interest, noted, channel, keys, counts, kinds, picked, state, first, last, last_state):  # type: ignore[no-untyped-def]
     """Fill the open-addressed table of headers and the arrays of `scan.Picks`.
 
     Returns the number of records picked and the end of the last record, −1 where the table is full.
@@ -36,21 +37,24 @@ def _pick(words, ends, interest, modes, keys, counts, kinds, picked, mode, first
                 return found, np.int64(-1)
             keys[slot] = header
             kinds[slot] = 0
-            for one in modes:
-                if one == header:
-                    kinds[slot] = 2
+            for place in range(len(noted)):
+                if noted[place] == header:
+                    kinds[slot] |= 2 << channel[place]
             for one in interest:
                 if one == header:
-                    kinds[slot] = 1
+                    kinds[slot] |= 1
         counts[slot] += 1
         while position >= ends[window]:
             window += 1
-        if kinds[slot] == 1:
+        if kinds[slot] & 1:
             picked[found] = position
-            mode[found] = last_mode[window]
+            for place in range(len(last_state)):
+                state[place, found] = last_state[place, window]
             found += 1
-        elif kinds[slot] == 2:
-            last_mode[window] = position
+        if kinds[slot] > 1:
+            for place in range(len(last_state)):
+                if kinds[slot] & 2 << place:
+                    last_state[place, window] = position
         if header >> np.uint32(31):
             if first[window] < 0:
                 first[window] = position
@@ -64,16 +68,20 @@ def pick_records(
     words: NDArray[np.uint32],
     ends: NDArray[np.int64],
     interest: NDArray[np.uint32],
-    modes: NDArray[np.uint32],
+    states: Sequence[NDArray[np.uint32]],
 ) -> tuple[Any, ...] | None:
     """As `scan.pick_records`; None where there are more distinct headers than the table holds."""
     keys = np.empty(TABLE_SLOTS, np.uint32)
     counts = np.zeros(TABLE_SLOTS, np.int64)
     kinds = np.zeros(TABLE_SLOTS, np.uint8)
-    picked, mode = np.empty((2, len(words)), np.int64)
-    first, last, last_mode = np.full((3, len(ends)), -1, np.int64)
+    picked = np.empty(len(words), np.int64)
+    state = np.empty((len(states), len(words)), np.int64)
+    first, last = np.full((2, len(ends)), -1, np.int64)
+    last_state = np.full((len(states), len(ends)), -1, np.int64)
+    noted = np.concatenate([np.zeros(0, np.uint32), *states])
+    channel = np.repeat(np.arange(len(states), dtype=np.uint8), [len(one) for one in states])
     found, end = _pick(
-        words, ends, interest, modes, keys, counts, kinds, picked, mode, first, last, last_mode
+        words, ends, interest, noted, channel, keys, counts, kinds, picked, state, first, last, last_state
     )
     if end < 0:
         return None
@@ -83,9 +91,9 @@ def pick_records(
         keys[used][order],
         counts[used][order],
         picked[:found].copy(),
-        mode[:found].copy(),
+        state[:, :found].copy(),
         first,
         last,
-        last_mode,
+        last_state,
         end,
     )

@@ -65,7 +65,7 @@ def parse_time(text: str, option: str) -> int:
         raise UsageError(f"{option} {text}: not a time; give seconds, or a number with s, ms, us or ns")
     whole, _, fraction = match[1].partition(".")
     unit = _UNITS_NS[match[2] or ""]
-    return int(whole) * unit + int(fraction or "0") * unit // 10 ** len(fraction)
+    return int(whole) * unit + int(fraction or "0") * unit // int(10 ** len(fraction))
 
 
 def parse_numbers(text: str, option: str, highest: int) -> frozenset[int]:

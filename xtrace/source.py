@@ -9,11 +9,12 @@ import stat
 import sys
 import zlib
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, Final, Self
 
 from xtrace.errors import InputError
 
 CHUNK_BYTES: Final = 4 << 20
+STEP_BYTES: Final = 4 << 10
 
 _MAGIC: Final = {b"\x1f\x8b": "gz", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 
@@ -40,7 +41,7 @@ class Source:
             raise InputError(f"{self.name}: cannot be read: {reason.strerror}") from None
         kind = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
         self.compression = kind
-        self._stream: BinaryIO = self._decompressor(kind)
+        self._stream: Any = self._decompressor(kind)
         status = os.fstat(self._raw.fileno())
         if stat.S_ISREG(status.st_mode):
             self.total_bytes = status.st_size
@@ -58,28 +59,36 @@ class Source:
             raise InputError(f"{self.name}: is a directory; name a trace file in it")
         return _Raw(descriptor)
 
-    def _decompressor(self, kind: str | None) -> BinaryIO:
+    def _decompressor(self, kind: str | None) -> Any:
+        raw: Any = self._raw
         if kind == "gz":
-            return gzip.GzipFile(fileobj=self._raw)  # type: ignore[return-value]
+            return gzip.GzipFile(fileobj=raw)
         if kind == "xz":
-            return lzma.LZMAFile(self._raw)
+            return lzma.LZMAFile(raw)
         if kind == "zst":
             import pyarrow as pa
 
-            return pa.CompressedInputStream(self._raw, "zstd")  # type: ignore[no-any-return]
-        return self._raw  # type: ignore[return-value]
+            return pa.CompressedInputStream(raw, "zstd")
+        return raw
 
-    def read(self) -> bytes:
-        """The next bytes, about CHUNK_BYTES of them; empty at the end."""
+    def read_into(self, room: memoryview) -> int:
+        """Fill `room` with the next bytes; returns how many there were, fewer than its length only at the end."""
+        filled = 0
+        # A decompressor that meets a broken end forgets what the call that met it had unpacked: many small calls.
+        step = len(room) if self.compression is None else STEP_BYTES
         try:
-            return self._stream.read(CHUNK_BYTES)
+            while filled < len(room):
+                count = self._stream.readinto(room[filled : filled + step])
+                if not count:
+                    break
+                filled += count
         except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile):
             self.ended_early = True
         except OSError as reason:
             if self.compression is None:
                 raise InputError(f"{self.name}: cannot be read: {reason.strerror}") from None
             self.ended_early = True
-        return b""
+        return filled
 
     def position(self) -> int:
         """Bytes taken from the file on disk so far."""
@@ -90,7 +99,7 @@ class Source:
         self._stream.close()
         self._raw.close()
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,16 +111,28 @@ class _Raw:
 
     def __init__(self, descriptor: int) -> None:
         self._file = os.fdopen(descriptor, "rb", buffering=1 << 16)
+        self._head = b""
         self.taken = 0
         self.closed = False
 
     def peek(self, size: int) -> bytes:
-        return self._file.peek(size)
+        """The first bytes, which the next read gives again; a buffered file's own peek may see less of a pipe."""
+        self._head = self._file.read(size)
+        return self._head
 
     def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
+        head, self._head = (self._head, b"") if size < 0 else (self._head[:size], self._head[size:])
+        data = head + self._file.read(size if size < 0 else size - len(head))
         self.taken += len(data)
         return data
+
+    def readinto(self, room: memoryview) -> int:
+        head = self._head[: len(room)]
+        self._head = self._head[len(head) :]
+        room[: len(head)] = head
+        count = len(head) + self._file.readinto(room[len(head) :])
+        self.taken += count
+        return count
 
     def fileno(self) -> int:
         return self._file.fileno()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.context import LOST
 from xtrace.parsers.event import class_of
 from xtrace.parsers.vectors import FLUSH_FLAGS
 from xtrace.scan import RECORD_WORDS
@@ -35,10 +34,10 @@ def distribution(values: NDArray[np.int64]) -> dict[str, float | None]:
     return found  # type: ignore[return-value]
 
 
-def analysis(trace: Trace, selection: Selection) -> dict[str, Any]:
-    """The JSON document `xtrace.analysis/1` (docs/tables.md)."""
+def analysis(trace: Trace, selection: Selection, chosen: Chosen | None = None) -> dict[str, Any]:
+    """The JSON document `xtrace.analysis/1` (docs/tables.md); chosen: the selected episodes, if at hand."""
     survey, tables = trace.survey, trace.tables
-    chosen = Chosen.of(trace, selection)
+    chosen = chosen or Chosen.of(trace, selection)
     return {
         "schema": "xtrace.analysis/1",
         "trace": container(trace)["trace"],
@@ -111,7 +110,7 @@ def _integers(column: pd.Series[Any]) -> NDArray[np.int64]:
 def by_initiator(complete: pd.DataFrame) -> list[dict[str, Any]]:
     """What each initiating CPU paid, busiest first."""
     rows = [
-        {"cpu": int(cpu), "count": len(part), "sum_ns": int(part["total_ns"].sum())}
+        {"cpu": int(str(cpu)), "count": len(part), "sum_ns": int(part["total_ns"].sum())}
         | distribution(_integers(part["total_ns"]))
         for cpu, part in complete.groupby("initiator")
     ]
@@ -154,19 +153,16 @@ def breakdown(chosen: Chosen, kind: str) -> Breakdown:
         "completion": distribution(completion),
         "total": distribution(total),
     }
-    what = complete["func_name"] if kind == "call" else complete["flush_flags"].map(flush_name)
-    if kind == "call" and what.isna().any():
-        what = what.where(what.notna(), complete["func"].map("0x{:x}".format))
-    grouped = complete.assign(what=what, total=total, targets=_integers(complete["n_targets"]))
-    functions = grouped.groupby("what").agg(
+    grouped = complete.assign(what=_what(complete, kind), total=total, targets=_integers(complete["n_targets"]))
+    functions = grouped.groupby("what", observed=True).agg(
         count=("total", "size"),
         targets=("targets", "mean"),
         mean_ns=("total", "mean"),
-        p99_ns=("total", lambda column: column.quantile(0.99)),
         max_ns=("total", "max"),
         sum_ns=("total", "sum"),
     )
-    grid = grouped.groupby(["n_targets", "inflight"])["total"].agg(count="size", mean_ns="mean")
+    functions["p99_ns"] = grouped.groupby("what", observed=True)["total"].quantile(0.99)
+    grid = grouped.groupby(["n_targets", "inflight"]).agg(count=("total", "size"), mean_ns=("total", "mean"))
     return Breakdown(
         phases=phases,
         histogram=log2_histogram(total),
@@ -174,6 +170,26 @@ def breakdown(chosen: Chosen, kind: str) -> Breakdown:
         grid=grid,
         worst=grouped.nlargest(WORST, "total"),
     )
+
+
+def _what(complete: pd.DataFrame, kind: str) -> pd.Categorical[str]:
+    """What each episode did: its function by name or address, or its kind of flush."""
+    import pandas as pd
+
+    column = complete["func" if kind == "call" else "flush_flags"]
+    values, first, codes = np.unique(column.to_numpy(np.uint64), return_index=True, return_inverse=True)
+    if kind == "flush":
+        names = [flush_name(flags) for flags in values.tolist()]
+    else:
+        known = complete["func_name"].iloc[first].tolist()
+        names = [
+            name if isinstance(name, str) else f"0x{address:x}"
+            for name, address in zip(known, values.tolist(), strict=True)
+        ]
+    # Two addresses may lie in one function, and two sets of bits differ only in bits without a name.
+    distinct = sorted(set(names))
+    place = np.array([distinct.index(name) for name in names], np.int64)
+    return pd.Categorical.from_codes(place[codes], categories=pd.Index(distinct))
 
 
 def log2_histogram(values: NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -194,9 +210,7 @@ def flush_name(flags: int) -> str:
 def container(trace: Trace) -> dict[str, Any]:
     """The JSON document `xtrace.info/1`: what `xtrace info` prints (docs/tables.md)."""
     survey, clock = trace.survey, trace.clock
-    lost = survey.records(LOST)
-    per_cpu = np.bincount(lost.cpu, lost.payload[:, 0].astype(np.float64))
-    lost_by_cpu = {cpu: int(per_cpu[cpu]) for cpu in np.flatnonzero(per_cpu).tolist()}
+    lost_by_cpu = trace.lost_by_cpu
     span = np.array([max(survey.last_tsc, survey.zero_tsc)], np.uint64)
     return {
         "schema": "xtrace.info/1",
@@ -214,7 +228,12 @@ def container(trace: Trace) -> dict[str, Any]:
         "captures": survey.captures,
         "windows": sum(totals.windows for totals in survey.cpus.values()),
         "cpus": [
-            {"cpu": cpu, "windows": totals.windows, "bytes": totals.size_bytes, "lost": lost_by_cpu.get(cpu, 0)}
+            {
+                "cpu": cpu,
+                "windows": totals.windows,
+                "bytes": totals.size_bytes,
+                "lost": lost_by_cpu.get(cpu, 0),
+            }
             for cpu, totals in sorted(survey.cpus.items())
         ],
         "classes": _volume(survey.counts, "class", lambda header: class_of(header & 0x0FFFFFFF)),

@@ -11,12 +11,13 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.digest import Digest, Extract, Interest, digest
+from xtrace.digest import LIMIT, Digest, Extract, Interest, digest
 from xtrace.errors import InputError
 from xtrace.framing import Skip
 from xtrace.parsers.container import MAX_CPU
 from xtrace.reader import Reader
 from xtrace.scan import Words
+from xtrace.states import STATE, Carry, States
 
 TRACK_BITS: Final = 14
 RESTART_CYCLES: Final = 1 << 24
@@ -30,13 +31,13 @@ class Records(NamedTuple):
     track    int32   capture << 14 | CPU: one CPU's stream of one capture
     tsc      uint64
     payload  uint32 (n, words)
-    mode     uint64 (n, 3)  as in digest.Extract, across windows; zeros where not asked for or not known
+    state    STATE (n, channels)  the state before it, zeros where not known; of length 0 where not asked for
     """
 
     track: NDArray[np.int32]
     tsc: NDArray[np.uint64]
     payload: Words
-    mode: NDArray[np.uint64]
+    state: States
 
     @property
     def cpu(self) -> NDArray[np.int32]:
@@ -90,37 +91,10 @@ class Survey:
         if not parts:
             words = header >> 28 & 7
             empty = np.zeros((0, words), np.uint32)
-            return Records(np.zeros(0, np.int32), np.zeros(0, np.uint64), empty, np.zeros((0, 3), np.uint64))
+            return Records(np.zeros(0, np.int32), np.zeros(0, np.uint64), empty, np.zeros((0, 0), STATE))
         if len(parts) > 1:
             self._records[header] = parts = [Records(*map(np.concatenate, zip(*parts, strict=True)))]
         return parts[0]
-
-
-class Carry:
-    """The last value of each CPU before a window: state that crosses windows."""
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-        self.clear()
-
-    def clear(self) -> None:
-        self.last = np.zeros((MAX_CPU + 2, self.width), np.uint64)
-
-    def before(self, cpu: NDArray[np.int64], value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """For each window the last non-zero `value` (n, width) of an earlier window of its CPU, or the carried one."""
-        order = np.argsort(cpu, kind="stable")
-        owner, known = cpu[order], value[order]
-        index = np.arange(len(order))
-        start = np.searchsorted(owner, owner)
-        latest = np.maximum.accumulate(np.where(known[:, 0] != 0, index, -1))
-        previous = np.concatenate(([-1], latest[:-1]))
-        inside = previous >= start
-        result = np.where(inside[:, None], known[np.maximum(previous, 0)], self.last[owner])
-        held = known[:, 0] != 0
-        self.last[owner[held]] = known[held]
-        out = np.empty_like(result)
-        out[order] = result
-        return out
 
 
 class CaptureTracker:
@@ -129,7 +103,7 @@ class CaptureTracker:
     def __init__(self) -> None:
         self.captures = 1
         self.restarts: list[Callable[[], None]] = []
-        self._stamps = Carry(1)
+        self._stamps = Carry(np.uint64)
 
     def place(
         self, cpu: NDArray[np.int64], first_tsc: NDArray[np.uint64], last_tsc: NDArray[np.uint64]
@@ -143,7 +117,7 @@ class CaptureTracker:
         begin = 0
         while begin < len(cpu):
             rest = slice(begin, None)
-            before[rest] = self._stamps.before(cpu[rest], last_tsc[rest][:, None])[:, 0]
+            before[rest] = self._stamps.before(cpu[rest], last_tsc[rest], last_tsc[rest] > 0)
             back = (first_tsc[rest] > 0) & (first_tsc[rest] + np.uint64(RESTART_CYCLES) < before[rest])
             if not back.any():
                 break
@@ -159,8 +133,9 @@ class CaptureTracker:
 def survey(reader: Reader, interest: Interest) -> Survey:
     """Read the whole trace once. Raises InputError where it holds no record at all."""
     found = Survey(reader.name)
-    tracker, modes = CaptureTracker(), Carry(3)
-    tracker.restarts.append(modes.clear)
+    tracker = CaptureTracker()
+    states = [Carry(STATE) for _ in interest.channels]
+    tracker.restarts += [state.clear for state in states]
     zero_tsc = 0
     for part in reader.run(partial(digest, interest=interest)):
         _count(found, part)
@@ -170,15 +145,18 @@ def survey(reader: Reader, interest: Interest) -> Survey:
             earliest = int(stamped.min())
             zero_tsc = min(zero_tsc, earliest) if zero_tsc else earliest
         found.last_tsc = max(found.last_tsc, int(part.last_tsc.max(initial=0)))
-        carried = modes.before(part.cpu, part.last_mode)
+        carried = np.zeros_like(part.last_state)
+        for place, state in enumerate(states):
+            last = part.last_state[:, place]
+            carried[:, place] = state.before(part.cpu, last, last["header"] > 0)
         for header, extract in part.extracts.items():
+            if header in interest.limited and sum(len(one.tsc) for one in found._records[header]) >= LIMIT:
+                continue
             found._records[header].append(_placed(extract, track, carried))
     found.captures = tracker.captures
     found.zero_tsc = zero_tsc
-    framer = reader.framer
-    assert framer is not None
-    found.total_bytes = framer.total_bytes
-    found.skips = sorted(found.skips + framer.skips)
+    found.total_bytes = reader.total_bytes
+    found.skips = sorted(found.skips + reader.skips)
     if not found.total_bytes:
         raise InputError(f"{reader.name}: the file is empty")
     if not found.counts:
@@ -200,6 +178,8 @@ def _count(found: Survey, part: Digest) -> None:
         totals.size_bytes += int(size[cpu])
 
 
-def _placed(extract: Extract, track: NDArray[np.int32], carried: NDArray[np.uint64]) -> Records:
-    mode = np.where(extract.mode[:, :1] != 0, extract.mode, carried[extract.window])
-    return Records(track[extract.window], extract.tsc, extract.payload, mode)
+def _placed(extract: Extract, track: NDArray[np.int32], carried: States) -> Records:
+    state = extract.state
+    if len(state):
+        state = np.where(state["header"] > 0, state, carried[extract.window])
+    return Records(track[extract.window], extract.tsc, extract.payload, state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ class Symbols:
         """The symbols of a file. Raises InputError naming the first line that is not `address type name`."""
         addresses, names = [], []
         try:
-            with open(path, encoding="utf-8", errors="replace") as lines:
+            with Path(path).open(encoding="utf-8", errors="replace") as lines:
                 for number, line in enumerate(lines, 1):
                     parts = line.split()
                     if not parts:
@@ -61,6 +62,5 @@ class Symbols:
 def function_names(addresses: NDArray[np.uint64], symbols: Symbols | None) -> list[str]:
     """What to call each called function: its symbol, its address, or that it is none at all."""
     return [
-        "(interrupt only)" if not one else symbols.name(one) if symbols else f"0x{one:x}"
-        for one in addresses.tolist()
+        "(interrupt only)" if not one else symbols.name(one) if symbols else f"0x{one:x}" for one in addresses.tolist()
     ]

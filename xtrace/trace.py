@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 
 from xtrace.clock import DEFAULT_HZ, Clock, estimate_hz
-from xtrace.context import CONTEXT_HEADERS, NOBODY, Context, header_of
+from xtrace.context import LOST, header_of
 from xtrace.decode import Batch, Group, batches, groups
 from xtrace.dialect import DIALECT_SAMPLES, recognise_dialect
 from xtrace.digest import Interest
-from xtrace.episodes.exact import ENTER_HEADERS, SMP_HEADERS
-from xtrace.episodes.relations import MODE_HEADERS
+from xtrace.episodes.exact import CHANNELS, SMP_HEADERS, SUBJECT_HEADERS
 from xtrace.errors import MissingEventsError
 from xtrace.parsers.registry import EVENTS, Dialect, resolve
 from xtrace.reader import Progress, Reader
@@ -32,10 +31,11 @@ if TYPE_CHECKING:
 _INFPREV = next(header_of(event) for event in EVENTS if event.name == "TRC_SCHED_SWITCH_INFPREV")
 
 INTEREST = Interest(
-    kept=SMP_HEADERS | CONTEXT_HEADERS | {_INFPREV},
+    kept=SMP_HEADERS | {_INFPREV, LOST},
     sampled=DIALECT_SAMPLES,
-    subjects=ENTER_HEADERS,
-    modes=MODE_HEADERS,
+    limited=frozenset([_INFPREV]),
+    subjects=SUBJECT_HEADERS,
+    channels=CHANNELS,
 )
 """The records that a survey keeps for everything below."""
 
@@ -69,7 +69,7 @@ class Trace:
             Clock(cpu_hz, "option")
         self.reader = Reader(path, workers, progress)
 
-    def __enter__(self) -> Trace:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,9 +111,11 @@ class Trace:
         return recognise_dialect(self.survey)
 
     @cached_property
-    def context(self) -> Context:
-        """Which vCPU is on each CPU at any time."""
-        return Context(self.survey)
+    def lost_by_cpu(self) -> dict[int, int]:
+        """Records that Xen dropped for want of room, by CPU; CPUs that lost none are not in it."""
+        lost = self.survey.records(LOST)
+        dropped = np.bincount(lost.cpu, lost.payload[:, 0].astype(np.float64))
+        return {cpu: int(dropped[cpu]) for cpu in np.flatnonzero(dropped).tolist()}
 
     @cached_property
     def tables(self) -> EpisodeTables:
@@ -195,19 +197,13 @@ class Trace:
     def batches(self, selection: Selection | None = None) -> Iterator[tuple[Batch, np.ndarray[Any, Any]]]:
         """A second pass: all records of each batch, and which rows are selected."""
         clock = self.clock
-        for batch in batches(self.reader):
+        for batch in batches(self.reader, self.survey):
             chosen = (selection or Selection()).records(batch, clock)
             yield batch, np.flatnonzero(chosen)
 
     def groups(self, batch: Batch, wanted: frozenset[str] | None = None) -> Iterator[Group]:
         """Records of a batch by event layout, decoded."""
         return groups(batch, self.dialect, wanted)
-
-    def occupants(self, batch: Batch) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Domain and vCPU on each record's CPU at its time, int32, NOBODY where not known."""
-        there = self.context.at(batch.track, batch.tsc)
-        unknown = batch.tsc == 0
-        return np.where(unknown, NOBODY, there.domain), np.where(unknown, NOBODY, there.vcpu)
 
     @staticmethod
     def cpu_of(batch: Batch) -> np.ndarray[Any, Any]:

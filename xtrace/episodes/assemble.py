@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from xtrace.clock import Clock
-from xtrace.context import NOBODY, Context
+from xtrace.context import NOBODY, OCCUPANT, RUNSTATE_HEADERS, SWITCHES, Occupant, occupant
 from xtrace.episodes import relations
-from xtrace.episodes.exact import CALL, FLUSH, Index, Steps, steps
+from xtrace.episodes.exact import CALL, CHANNELS, FLUSH, Index, Steps, steps
 from xtrace.episodes.relations import STATES, Model
 from xtrace.episodes.tables import DELIVERIES, EPISODES, NULL, arrow_table, dictionary
 from xtrace.parsers.container import MAX_CPU
+from xtrace.states import States
 from xtrace.survey import Survey
 from xtrace.symbols import Symbols, function_names
 
@@ -49,7 +50,7 @@ def assemble(found: Survey, clock: Clock, symbols: Symbols | None = None) -> Epi
     calls, flushes = steps(found, CALL), steps(found, FLUSH)
     carried = relations.parents(calls, flushes)
     model = relations.recognise(calls, flushes, carried)
-    context = Context(found)
+    has_runstates = any(found.counts[header] for header in RUNSTATE_HEADERS)
     queues = relations.waiting_behind_others((calls, flushes), carried)
 
     groups = (calls, flushes)
@@ -61,14 +62,16 @@ def assemble(found: Survey, clock: Clock, symbols: Symbols | None = None) -> Epi
     number[order] = np.arange(len(order))
     numbers = (number[: len(calls.start)], number[len(calls.start) :])
 
-    rows = _episode_columns(groups, clock, context, model)
+    rows = _episode_columns(groups, clock, has_runstates, model)
     rows["kind"] = kind
     rows["parent"] = np.concatenate(
-        (np.where(carried < 0, NULL, numbers[1].take(carried, mode="wrap") if len(flushes.start) else NULL),
-         np.full(len(flushes.start), NULL))
+        (
+            np.where(carried < 0, NULL, numbers[1].take(carried, mode="wrap") if len(flushes.start) else NULL),
+            np.full(len(flushes.start), NULL),
+        )
     )
     rows = {name: values[order] for name, values in rows.items()}
-    targets = _delivery_columns(groups, queues, numbers, clock, context)
+    targets = _delivery_columns(groups, queues, numbers, clock, has_runstates)
     rows["episode"] = np.arange(len(order), dtype=np.uint64)
     asked = targets.pop("asked")
     rows["targets"] = _target_lists(rows["n_targets"], targets["cpu"][asked])
@@ -96,22 +99,25 @@ def _ns(clock: Clock, cycles: NDArray[np.uint64]) -> Index:
     return np.where(cycles == 0, NULL, clock.to_ns(cycles))
 
 
+def _occupants(state: States, has_runstates: bool) -> Occupant:
+    runstate, switch = (state[:, CHANNELS.index(channel)] for channel in (OCCUPANT, SWITCHES))
+    return occupant(runstate, switch, has_runstates)
+
+
 def _minus(later: Index, earlier: Index) -> Index:
     return np.where((later == NULL) | (earlier == NULL), NULL, later - earlier)
 
 
 def _episode_columns(
-    groups: tuple[Steps, Steps], clock: Clock, context: Context, model: Model
-) -> dict[str, NDArray[np.generic]]:
-    def both(per_kind: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+    groups: tuple[Steps, Steps], clock: Clock, has_runstates: bool, model: Model
+) -> dict[str, NDArray[Any]]:
+    def both(per_kind: list[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate(per_kind)
 
     calls, flushes = groups
-    start, send, done = (
-        both([_ns(clock, getattr(one, step)) for one in groups]) for step in ("start", "send", "done")
-    )
+    start, send, done = (both([_ns(clock, getattr(one, step)) for one in groups]) for step in ("start", "send", "done"))
     track = both([one.track for one in groups])
-    there = context.at(track, both([one.start for one in groups]))  # type: ignore[arg-type]
+    there = _occupants(np.concatenate([one.initiator_state for one in groups]), has_runstates)
     vectors = {"unknown": NULL, "legacy": INVALIDATE_TLB_VECTOR, "lockless": CALL_FUNCTION_VECTOR}
     call_vector = CALL_FUNCTION_VECTOR if model != "unknown" else NULL
     unseen = [one.start == 0 for one in groups]
@@ -122,8 +128,8 @@ def _episode_columns(
         "start_ns": start,
         "send_ns": send,
         "done_ns": done,
-        "lock_wait_ns": _minus(send, start),  # type: ignore[arg-type]
-        "total_ns": _minus(done, start),  # type: ignore[arg-type]
+        "lock_wait_ns": _minus(send, start),
+        "total_ns": _minus(done, start),
         "n_targets": both([np.where(one.n_targets < 0, NULL, one.n_targets) for one in groups]),
         "func": both([calls.fields["func"], np.zeros(len(flushes.start), np.uint64)]),
         "func_missing": both([unseen[0], no_flush]),
@@ -138,9 +144,7 @@ def _episode_columns(
         "domain": np.where((there.domain == NOBODY) | both(unseen), NULL, there.domain),
         "vcpu": np.where((there.vcpu == NOBODY) | both(unseen), NULL, there.vcpu),
         "complete": both([one.complete for one in groups]),
-        "vector": both(
-            [np.full(len(calls.start), call_vector), np.full(len(flushes.start), vectors[model])]
-        ),
+        "vector": both([np.full(len(calls.start), call_vector), np.full(len(flushes.start), vectors[model])]),
     }
 
 
@@ -149,12 +153,12 @@ def _delivery_columns(
     queues: tuple[Index, ...],
     numbers: tuple[Index, Index],
     clock: Clock,
-    context: Context,
-) -> dict[str, NDArray[np.generic]]:
+    has_runstates: bool,
+) -> dict[str, NDArray[Any]]:
     parts = []
     for one, queue, number in zip(groups, queues, numbers, strict=True):
         send, enter, left = (_ns(clock, time) for time in (one.send[one.episode], one.enter, one.exit))
-        there = context.at(one.target_track, one.enter)
+        there = _occupants(one.state, has_runstates)
         absent = (there.domain == NOBODY) | (one.enter == 0)
         parts.append(
             {
@@ -176,16 +180,14 @@ def _delivery_columns(
     return {name: values[order] for name, values in columns.items()}
 
 
-def _target_lists(n_targets: NDArray[np.generic], cpus: NDArray[np.generic]) -> pa.ListArray:
+def _target_lists(n_targets: NDArray[Any], cpus: NDArray[Any]) -> pa.ListArray:
     unknown = n_targets == NULL
     ends = np.cumsum(np.where(unknown, 0, n_targets).astype(np.int64))
     offsets = np.concatenate(([0], ends)).astype(np.int32)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(cpus, pa.uint16()), mask=pa.array(unknown)
-    )
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(cpus, pa.uint16()), mask=pa.array(unknown))
 
 
-def _names(func: np.ma.MaskedArray[tuple[int], np.dtype[np.uint64]], symbols: Symbols | None) -> pa.Array:
+def _names(func: Any, symbols: Symbols | None) -> pa.Array:
     """Function names, null where the address is, or where no map was given to name it."""
     missing = np.ma.getmaskarray(func)
     distinct, inverse = np.unique(func.data, return_inverse=True)

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xtrace import columns
-from xtrace.context import header_of
-from xtrace.parsers import smp
+from xtrace.context import OCCUPANT, SWITCHES, header_of
+from xtrace.parsers import hvm, smp
 from xtrace.parsers.container import MAX_CPU
+from xtrace.states import STATE, Channel, States
 from xtrace.survey import TRACK_BITS, Records, Survey
 
 Cycles = NDArray[np.uint64]
@@ -34,17 +35,23 @@ class Kind(NamedTuple):
     exit: int
 
 
-CALL: Final = Kind(
-    "call", smp.CALL_START, smp.CALL_SEND, smp.CALL_DONE, smp.CALL_ENTER, smp.CALL_EXIT
-)
-FLUSH: Final = Kind(
-    "flush", smp.FLUSH_START, smp.FLUSH_SEND, smp.FLUSH_DONE, smp.FLUSH_ENTER, smp.FLUSH_EXIT
-)
+CALL: Final = Kind("call", smp.CALL_START, smp.CALL_SEND, smp.CALL_DONE, smp.CALL_ENTER, smp.CALL_EXIT)
+FLUSH: Final = Kind("flush", smp.FLUSH_START, smp.FLUSH_SEND, smp.FLUSH_DONE, smp.FLUSH_ENTER, smp.FLUSH_EXIT)
 KINDS: Final = (CALL, FLUSH)
 
 _EVENTS: Final = {event.event_id: event for event in smp.EVENTS}
 SMP_HEADERS: Final = frozenset(header_of(event) for event in smp.EVENTS)
-ENTER_HEADERS: Final = frozenset(header_of(_EVENTS[kind.enter]) for kind in KINDS)
+SUBJECT_HEADERS: Final = frozenset(header_of(_EVENTS[step]) for kind in KINDS for step in (kind.start, kind.enter))
+"""Steps of which the state of their CPU is wanted."""
+
+MODE: Final[Channel] = {
+    header_of(event): (0, 0)
+    for event in hvm.EVENTS
+    if event.emitted and (event.name == "TRC_HVM_VMENTRY" or event.name.removesuffix("64").endswith("EXIT"))
+}
+"""Records that tell whether a CPU is inside an HVM guest."""
+
+CHANNELS: Final = (OCCUPANT, SWITCHES, MODE)
 
 
 @dataclass(slots=True)
@@ -52,7 +59,8 @@ class Steps:
     """The episodes of one kind, by order of start, and their targets.
 
     By episode: track (initiator's, int32), seq (uint32), start, send, done, first_seen (cycles), n_targets (int64,
-    −1 unknown), fields (those of START, 0 where it was not seen), complete (bool).
+    −1 unknown), fields (those of START, 0 where it was not seen), initiator_state (STATE (n, CHANNELS), before START),
+    complete (bool).
     By target, ordered by episode and CPU: episode (row above), cpu (uint16), track (int32), asked (the mask names
     it), enter, exit (cycles), mode (uint64 (n, 3), the mode record before ENTER).
     strays: records that name no possible initiator.
@@ -67,6 +75,7 @@ class Steps:
     first_seen: Cycles
     n_targets: Index
     fields: columns.Columns
+    initiator_state: States
     complete: NDArray[np.bool_]
     episode: Index
     cpu: NDArray[np.uint16]
@@ -74,7 +83,7 @@ class Steps:
     asked: NDArray[np.bool_]
     enter: Cycles
     exit: Cycles
-    mode: NDArray[np.uint64]
+    state: States
     strays: int
 
 
@@ -85,7 +94,7 @@ class _Seen(NamedTuple):
     key: Cycles
     tsc: Cycles
     fields: columns.Columns
-    mode: NDArray[np.uint64]
+    state: States
 
 
 def steps(found: Survey, kind: Kind) -> Steps:
@@ -119,6 +128,10 @@ def steps(found: Survey, kind: Kind) -> Steps:
         fields[name] = whole
     started = np.zeros(count, np.uint64)
     started[row_of[: len(opened)]] = start.tsc[opened]
+
+    initiator_state = np.zeros((count, len(CHANNELS)), STATE)
+    if len(start.state):
+        initiator_state[row_of[: len(opened)]] = start.state[opened]
 
     send_row = assign.rows(groups[1], send.tsc)
     asked_row, asked_cpu = _mask_bits(send, send_row)
@@ -156,7 +169,8 @@ def steps(found: Survey, kind: Kind) -> Steps:
         asked=targets.asked,
         enter=targets.enter,
         exit=targets.exit,
-        mode=targets.mode,
+        state=targets.state,
+        initiator_state=initiator_state,
         strays=enter_strays + exit_strays,
     )
 
@@ -174,7 +188,8 @@ def _served(found: Survey, event_id: int) -> tuple[_Seen, int]:
     event = _EVENTS[event_id]
     records = found.records(header_of(event))
     possible = columns.decode(event, records.payload)["initiator_cpu"] <= MAX_CPU
-    records = Records(*(column[possible] for column in records))
+    state = records.state[possible] if len(records.state) else records.state
+    records = Records(records.track[possible], records.tsc[possible], records.payload[possible], state)
     fields = columns.decode(event, records.payload)
     return _seen(records, fields["initiator_cpu"], fields), int((~possible).sum())
 
@@ -182,7 +197,7 @@ def _served(found: Survey, event_id: int) -> tuple[_Seen, int]:
 def _seen(records: Records, initiator: NDArray[np.integer], fields: columns.Columns) -> _Seen:
     capture = (records.track >> TRACK_BITS).astype(np.uint64)
     key = (capture << np.uint64(TRACK_BITS) | initiator.astype(np.uint64)) << np.uint64(32)
-    return _Seen(records.track, key | fields["seq"].astype(np.uint64), records.tsc, fields, records.mode)
+    return _Seen(records.track, key | fields["seq"].astype(np.uint64), records.tsc, fields, records.state)
 
 
 class _Assignment:
@@ -220,12 +235,10 @@ class _Targets(NamedTuple):
     asked: NDArray[np.bool_]
     enter: Cycles
     exit: Cycles
-    mode: NDArray[np.uint64]
+    state: States
 
 
-def _targets(
-    asked_row: Index, asked_cpu: Index, entered: tuple[Index, _Seen], left: tuple[Index, _Seen]
-) -> _Targets:
+def _targets(asked_row: Index, asked_cpu: Index, entered: tuple[Index, _Seen], left: tuple[Index, _Seen]) -> _Targets:
     """One row for each CPU that an episode's mask names or that served it."""
     cpu_mask = np.int64(MAX_CPU | 1)
 
@@ -240,10 +253,11 @@ def _targets(
     times = []
     for packed, (row, seen) in zip(packs[1:], (entered, left), strict=True):
         times.append(_first(np.searchsorted(pairs, packed), seen.tsc[row >= 0], len(pairs)))
-    mode = np.zeros((len(pairs), 3), np.uint64)
+    state = np.zeros((len(pairs), len(CHANNELS)), STATE)
     row, seen = entered
-    mode[np.searchsorted(pairs, packs[1])[::-1]] = seen.mode[row >= 0][::-1]
-    return _Targets(pairs >> TRACK_BITS, pairs & cpu_mask, asked, times[0], times[1], mode)
+    if len(seen.state):
+        state[np.searchsorted(pairs, packs[1])[::-1]] = seen.state[row >= 0][::-1]
+    return _Targets(pairs >> TRACK_BITS, pairs & cpu_mask, asked, times[0], times[1], state)
 
 
 def _mask_bits(send: _Seen, row: Index) -> tuple[Index, Index]:
@@ -258,8 +272,8 @@ def _mask_bits(send: _Seen, row: Index) -> tuple[Index, Index]:
 
 def _first(row: Index, tsc: Cycles, count: int) -> Cycles:
     """The earliest time by row, 0 where a row has none; rows of −1 are ignored."""
-    found = np.zeros(count, np.uint64)
-    order = np.argsort(tsc, kind="stable")[::-1]
-    order = order[row[order] >= 0]
-    found[row[order]] = tsc[order]
-    return found
+    never = np.uint64(np.iinfo(np.uint64).max)
+    found = np.full(count, never)
+    known = row >= 0
+    np.minimum.at(found, row[known], tsc[known])
+    return np.where(found == never, np.uint64(0), found)

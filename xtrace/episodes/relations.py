@@ -8,26 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xtrace.context import IDLE_DOMAIN, NOBODY, Occupant, header_of
-from xtrace.episodes.exact import Cycles, Index, Steps
+from xtrace.episodes.exact import CHANNELS, MODE, Cycles, Index, Steps
 from xtrace.episodes.tables import NULL
-from xtrace.parsers.hvm import EVENTS
+from xtrace.parsers import hvm
 from xtrace.survey import TRACK_BITS
 
 Model = Literal["legacy", "lockless", "unknown"]
 
-_ENTRIES: Final = [header_of(event) for event in EVENTS if event.name == "TRC_HVM_VMENTRY"]
-_EXITS: Final = [header_of(event) for event in EVENTS if event.name.removesuffix("64").endswith("EXIT")]
-MODE_HEADERS: Final = frozenset([*_ENTRIES, *_EXITS])
-"""Records that tell whether a CPU is inside an HVM guest."""
-
+_ENTRIES: Final = [header_of(event) for event in hvm.EVENTS if event.name == "TRC_HVM_VMENTRY"]
 VMX_EXTERNAL_INTERRUPT: Final = 1
 
 STATES: Final = ("guest", "hypervisor", "idle", "unknown")
 
 
 def inflight(some: Steps) -> Index:
-    """For each episode the number of its kind that had started and were not done when it started, itself
-    included; NULL where its START was not seen. Episodes without DONE never count as ended."""
+    """Episodes of its kind in flight when each started, itself included; NULL where its START was not seen.
+
+    In flight is what has started and is not done. Episodes without DONE never count as ended.
+    """
     capture = some.track >> TRACK_BITS
     count = np.full(len(some.start), NULL)
     for one in np.unique(capture).tolist():
@@ -68,9 +66,7 @@ def parents(calls: Steps, flushes: Steps) -> Index:
     if not len(order) or not len(started):
         return found
     started = started[np.lexsort((calls.start[started], calls.track[started]))]
-    place = _last_at_or_before(
-        flushes.track[order], flushes.start[order], calls.track[started], calls.start[started]
-    )
+    place = _last_at_or_before(flushes.track[order], flushes.start[order], calls.track[started], calls.start[started])
     flush = np.where(place < 0, -1, order[place])
     first = np.concatenate(([True], flush[1:] != flush[:-1]))
     inside = (calls.start[started] <= flushes.done[flush]) | (flushes.done[flush] == 0)
@@ -78,9 +74,7 @@ def parents(calls: Steps, flushes: Steps) -> Index:
     return found
 
 
-def _last_at_or_before(
-    tracks: NDArray[np.int32], times: Cycles, track: NDArray[np.int32], time: Cycles
-) -> Index:
+def _last_at_or_before(tracks: NDArray[np.int32], times: Cycles, track: NDArray[np.int32], time: Cycles) -> Index:
     """For each (track, time) the last row of the sorted (tracks, times) on its track not after it, or −1."""
     found = np.full(len(track), -1)
     for one in np.unique(track).tolist():
@@ -110,8 +104,10 @@ def overlapping_requests(some: Steps) -> bool:
 
 
 def waiting_behind_others(groups: tuple[Steps, ...], carried: Index) -> tuple[Index, ...]:
-    """For each target row of calls and flushes: cycles of its delivery in which the target CPU ran functions of
-    other initiators; NULL where SEND or ENTER was not seen."""
+    """Cycles of each delivery in which the target ran functions of other initiators, for calls and for flushes.
+
+    NULL where SEND or ENTER was not seen.
+    """
     calls, flushes = groups
     # A flush that a call carries runs inside that call: only the call's own interval counts on its CPU.
     outer_flush = np.ones(len(flushes.start), np.bool_)
@@ -178,9 +174,10 @@ def hit_state(some: Steps, there: Occupant) -> NDArray[np.int8]:
     same occupant. On SVM the handler runs before the exit is traced, so an entry comes last; on VMX after an
     exit for an external interrupt (xen/arch/x86/hvm). A PV guest leaves no such records: unknown.
     """
-    header, value, tsc = (some.mode[:, column] for column in range(3))
-    current = (header > 0) & (tsc >= there.since) & (there.domain != NOBODY) & (some.enter > 0)
-    in_guest = np.isin(header, _ENTRIES) | (value & np.uint64(0xFFFF) == VMX_EXTERNAL_INTERRUPT)
+    mode = some.state[:, CHANNELS.index(MODE)]
+    header, value = mode["header"], mode["first"]
+    current = (header > 0) & (mode["tsc"] >= there.since) & (there.domain != NOBODY) & (some.enter > 0)
+    in_guest = np.isin(header, _ENTRIES) | (value & np.uint32(0xFFFF) == VMX_EXTERNAL_INTERRUPT)
     state = np.full(len(header), STATES.index("unknown"), np.int8)
     state[current & in_guest] = STATES.index("guest")
     state[current & ~in_guest] = STATES.index("hypervisor")

@@ -39,14 +39,24 @@ EPISODES: Final = pa.schema(
         _field("flush_flags", pa.uint32(), "flushes: Xen's FLUSH_* bits", nullable=True),
         _field("va", pa.uint64(), "flushes: address", nullable=True),
         _field("parent", pa.uint64(), "calls: episode of the flush that this call carries", nullable=True),
-        _field("inflight", pa.uint32(), "episodes of its kind in flight when it started, itself included", nullable=True),
+        _field(
+            "inflight",
+            pa.uint32(),
+            "episodes of its kind in flight when it started, itself included",
+            nullable=True,
+        ),
         _field("straggler", pa.uint16(), "target whose EXIT came last", nullable=True),
         _field("domain", pa.uint16(), "domain on the initiator at START", nullable=True),
         _field("vcpu", pa.uint16(), "vCPU on the initiator at START", nullable=True),
         _field("evidence", pa.dictionary(pa.int8(), pa.string()), "exact or inferred"),
         _field("confidence", pa.float64(), "0 to 1; 1 where exact"),
         _field("complete", pa.bool_(), "START, SEND, DONE and every target's ENTER and EXIT were seen"),
-        _field("vector", pa.uint8(), "interrupt vector it uses, where the hypervisor model is known", nullable=True),
+        _field(
+            "vector",
+            pa.uint8(),
+            "interrupt vector it uses, where the hypervisor model is known",
+            nullable=True,
+        ),
     ]
 )
 
@@ -56,12 +66,26 @@ DELIVERIES: Final = pa.schema(
         _field("cpu", pa.uint16(), "target"),
         _field("enter_ns", pa.int64(), "ENTER, ns since the trace's first timestamp", nullable=True),
         _field("exit_ns", pa.int64(), "EXIT", nullable=True),
-        _field("delivery_ns", pa.int64(), "ENTER − SEND; a little negative where a target was already serving", nullable=True),
+        _field(
+            "delivery_ns",
+            pa.int64(),
+            "ENTER − SEND; a little negative where a target was already serving",
+            nullable=True,
+        ),
         _field("execution_ns", pa.int64(), "EXIT − ENTER", nullable=True),
-        _field("queue_ns", pa.int64(), "part of delivery in which the target ran other initiators' functions", nullable=True),
+        _field(
+            "queue_ns",
+            pa.int64(),
+            "part of delivery in which the target ran other initiators' functions",
+            nullable=True,
+        ),
         _field("domain", pa.uint16(), "domain on the target at ENTER", nullable=True),
         _field("vcpu", pa.uint16(), "vCPU on the target at ENTER", nullable=True),
-        _field("state", pa.dictionary(pa.int8(), pa.string()), "what the interrupt hit: guest, hypervisor, idle, unknown"),
+        _field(
+            "state",
+            pa.dictionary(pa.int8(), pa.string()),
+            "what the interrupt hit: guest, hypervisor, idle, unknown",
+        ),
     ]
 )
 
