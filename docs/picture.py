@@ -12,7 +12,7 @@ from rich.terminal_theme import DIMMED_MONOKAI
 import xtrace
 from xtrace.reports import terminal
 from xtrace.selection import Selection
-from xtrace.summary import Chosen, analysis, breakdown
+from xtrace.summary import Chosen, breakdown
 
 ROOT = Path(__file__).parent.parent
 TRACE = "sample_traces/bench8-lockless.bin"
@@ -24,10 +24,10 @@ def main() -> None:
     """Analyze the trace into a recording console and save that."""
     console = Console(record=True, width=104, file=io.StringIO(), highlight=False)
     with xtrace.open(ROOT / TRACE, symbols=ROOT / SYMBOLS, cpu_hz=60_000_000) as trace:
-        chosen = Chosen.of(trace, Selection())
-        document = analysis(trace, Selection(), chosen)
+        document = trace.summary()
+        calls = breakdown(Chosen.of(trace, Selection(), "call"), "call")
         document["trace"]["path"] = TRACE
-        terminal.analysis(console, document, {"call": breakdown(chosen, "call")}, {})
+        terminal.analysis(console, document, {"call": calls}, {})
     picture = console.export_svg(title=COMMAND, theme=DIMMED_MONOKAI, unique_id="xtrace")
     # The default style fetches a font from the network; any monospaced one at hand will do.
     picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)

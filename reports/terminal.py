@@ -163,12 +163,12 @@ def _functions(out: Console, kind: str, breakdown: Breakdown) -> None:
     first = "function" if kind == "call" else "flags"
     _title(out, f"By {first}")
     table = _table(first, "count", "targets", "mean", "p99", "max", "sum")
-    for name, row in breakdown.functions.head(MAX_ROWS).to_dict("index").items():
+    for row in breakdown.functions[:MAX_ROWS]:
         table.add_row(
-            Text(units.printable(str(name))),
+            Text(units.printable(row["name"])),
             units.count(row["count"]),
             f"{row['targets']:.1f}",
-            *(units.time(row[column]) for column in ("mean_ns", "p99_ns", "max_ns", "sum_ns")),
+            *(units.time(row[column]) for column in ("mean", "p99", "max", "sum_ns")),
         )
     _left_out(table, len(breakdown.functions) - MAX_ROWS)
     out.print(table)
@@ -181,17 +181,16 @@ def _left_out(table: Table, more: int) -> None:
 
 def _grid(out: Console, breakdown: Breakdown) -> None:
     """Mean total by CPUs in the mask (rows) and episodes in flight at the start (columns)."""
-    cell_of: dict[Any, Any] = breakdown.grid.to_dict("index")
-    masks = sorted({int(mask) for mask, _ in cell_of})
-    flights = sorted({int(flight) for _, flight in cell_of})
+    masks = sorted({mask for mask, _ in breakdown.grid})
+    flights = sorted({flight for _, flight in breakdown.grid})
     shown = flights[: max(1, (out.width - 14) // 18)]
     _title(out, "Mean total by CPUs in the mask and episodes in flight (count)")
     table = _table("in mask", *(f"{flight} in flight" for flight in shown))
     for mask in masks[: 2 * MAX_ROWS]:
         cells = []
         for flight in shown:
-            row = cell_of.get((mask, flight))
-            cells.append("" if row is None else f"{units.time(row['mean_ns'])} ({row['count']:.0f})")
+            count, mean = breakdown.grid.get((mask, flight), (0, None))
+            cells.append(f"{units.time(mean)} ({count})" if count else "")
         table.add_row(str(mask), *cells)
     _left_out(table, len(masks) - 2 * MAX_ROWS)
     out.print(table)
@@ -203,7 +202,7 @@ def _worst(out: Console, breakdown: Breakdown) -> None:
     _title(out, "Worst")
     table = _table("at", "by CPU", "what", "targets", "total", "lock wait", "last CPU", left=0)
     table.columns[2].justify = "left"
-    for row in breakdown.worst.to_dict("records"):
+    for row in breakdown.worst:
         table.add_row(
             f"{row['start_ns'] / 1e9:.6f} s",
             str(row["initiator"]),

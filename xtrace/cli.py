@@ -93,10 +93,9 @@ def analyze(
     """
     selection = _selection(cpus, from_, to)
     with _opened(trace, cpu_hz, symbols, once=not selection) as opened:
-        _warm_up(opened)
-        from xtrace.summary import Chosen, analysis, breakdown
+        from xtrace.summary import analysis, breakdown, choose
 
-        chosen = Chosen.of(opened, selection)
+        chosen = choose(opened, selection)
         document = analysis(opened, selection, chosen)
         _warn(opened)
         if format_ is TableFormat.json:
@@ -104,7 +103,7 @@ def analyze(
             return
         from xtrace.reports import terminal
 
-        kinds = {kind: breakdown(chosen, kind) for kind in ("call", "flush") if document["episodes"][kind]["complete"]}
+        kinds = {kind: breakdown(one, kind) for kind, one in chosen.items() if one.complete.num_rows}
         terminal.analysis(terminal.console(), document, kinds, opened.lost_by_cpu)
 
 
@@ -157,16 +156,6 @@ def dump(
             if lines:
                 sys.stdout.write("\n".join(lines) + "\n")
         _warn(opened)
-
-
-def _warm_up(trace: Trace) -> None:
-    """Load pandas while worker threads or processes decode: both take time, and neither needs the other."""
-    import threading
-
-    loading = threading.Thread(target=__import__, args=("pandas",), daemon=True)
-    loading.start()
-    _ = trace.survey
-    loading.join()
 
 
 def _selection(cpus: str | None, from_: str | None, to: str | None) -> Selection:

@@ -38,7 +38,7 @@ OCCUPANT: Final[Channel] = {
 """Records that tell the occupant of the CPU that wrote them: a vCPU arrives, goes on or leaves; after records were
 lost, the marker names the vCPU then current (xen/common/trace.c)."""
 
-SWITCHES: Final[Channel] = {_SWITCH: (2, 3)}
+SWITCHES: Final[Channel] = {_SWITCH: (2, 3), LOST: (1, 1)}
 """What serves where the runstate class was not traced."""
 
 RUNSTATE_HEADERS: Final = frozenset([_CONTINUES, *_ARRIVES, *_LEAVES])
@@ -66,10 +66,10 @@ def occupant(runstate: States, switch: States, has_runstates: bool) -> Occupant:
     state = runstate if has_runstates else switch
     header, low = state["header"], (state["first"] & np.uint32(0xFFFF)).astype(np.int32)
     high = (state["first"] >> np.uint32(16)).astype(np.int32)
-    known = (header != 0) & ~np.isin(header, _LEAVES)
-    if not has_runstates:
-        domain, vcpu = state["first"].astype(np.int32), state["second"].astype(np.int32)
+    known, lost = (header != 0) & ~np.isin(header, _LEAVES), header == LOST
+    if has_runstates:
+        domain, vcpu = high, low
     else:
-        lost = header == LOST
-        domain, vcpu = np.where(lost, low, high), np.where(lost, high, low)
+        domain, vcpu = state["first"].astype(np.int32), state["second"].astype(np.int32)
+    domain, vcpu = np.where(lost, low, domain), np.where(lost, high, vcpu)
     return Occupant(np.where(known, domain, NOBODY), np.where(known, vcpu, NOBODY), state["tsc"])

@@ -214,6 +214,10 @@ def _states(words: Words, at: Offsets, channels: tuple[Channel, ...]) -> States:
 
 def _extract(words: Words, windows: NDArray[np.int64], picks: Picks, interest: Interest) -> dict[int, Extract]:
     headers = words[picks.picked]
+    window = np.searchsorted(windows[:, 1], picks.picked, side="right")
+    subject = np.isin(headers, np.array(sorted(interest.subjects), np.uint32))
+    states = _states(words, picks.state[:, subject], interest.channels)
+    place = np.cumsum(subject) - 1
     extracts = {}
     for header in (interest.kept | interest.sampled).intersection(picks.headers.tolist()):
         rows = np.flatnonzero(headers == header)
@@ -221,11 +225,10 @@ def _extract(words: Words, windows: NDArray[np.int64], picks: Picks, interest: I
             rows = rows[:SAMPLES_PER_BLOCK]
         at = picks.picked[rows]
         stamped = header >> 31
-        subject = rows if header in interest.subjects else rows[:0]
         extracts[header] = Extract(
-            np.searchsorted(windows[:, 1], at, side="right"),
+            window[rows],
             tsc_at(words, at) if stamped else np.zeros(len(at), np.uint64),
             words[(at + 1 + 2 * stamped)[:, None] + np.arange(header >> 28 & 7)],
-            _states(words, picks.state[:, subject], interest.channels),
+            states[place[rows]] if header in interest.subjects else states[:0],
         )
     return extracts

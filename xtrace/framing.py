@@ -88,10 +88,19 @@ class Block:
         return first[1:] if len(first) and first[0] < 0 else first
 
 
+_room = bytearray(0)
+"""Where a worker process reads its blocks: fresh memory for each would cost as much as reading."""
+
+
 def load_block(path: Path, offset: int, size: int, windows: NDArray[np.int64]) -> Block:
-    """The block of a file at this place; OSError where the file cannot be read."""
-    words = np.fromfile(path, "<u4", size // 4, offset=offset)
-    return Block(offset, words, windows, path)
+    """The block of a file at this place, until the next one is loaded; OSError where the file cannot be read."""
+    global _room
+    if len(_room) < size:
+        _room = bytearray(size)
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        count = file.readinto(memoryview(_room)[:size])
+    return Block(offset, np.frombuffer(_room, "<u4", count // 4), windows, path)
 
 
 def leading_tsc(words: Words) -> int:

@@ -32,6 +32,14 @@ def _rows(some: Row, chosen: NDArray[np.bool_]) -> Row:
     return Row(some.track[chosen], some.order[chosen], some.items[chosen])
 
 
+def _never_served(track: int, key: int) -> int:
+    """The turn of a CPU that had none yet: in ascending order, but descending before any timestamp.
+
+    xenalyze puts each CPU that it meets before the others, and sorts it in at its first timestamp.
+    """
+    return -1 if key else track - (1 << 32)
+
+
 class Merger:
     """Takes the records of batches in input order, gives them back in order of time."""
 
@@ -114,7 +122,7 @@ class Merger:
             turn = {
                 int(track[one]): int(place[previous[one]]) + self._given
                 if previous[one] >= 0
-                else self._served.get(int(track[one]), -1)
+                else self._served.get(int(track[one]), _never_served(int(track[one]), int(key[one])))
                 for one in leaders
             }
             ranked = members[np.argsort([-turn[int(track[one])] for one in members], kind="stable")]

@@ -181,8 +181,11 @@ def pick_records(
         for place, channel in enumerate(states):
             kind |= np.isin(owner, channel).astype(np.uint8) << np.uint8(1 + place)
         kinds = kind.take(slots)
-        picked = starts[kinds & 1 != 0]
-        noted = [starts[kinds & (2 << place) != 0] for place in range(len(states))]
+        # Few records matter: sort out those first.
+        relevant = np.flatnonzero(kinds)
+        kinds, at = kinds[relevant], starts[relevant]
+        picked = at[kinds & 1 != 0]
+        noted = [at[kinds & (2 << place) != 0] for place in range(len(states))]
     first, last = _stamped_ends(headers, starts, ends)
     begins = np.concatenate(([0], ends[:-1]))
     begin = begins[np.searchsorted(ends, picked, side="right") % len(ends)]

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from xtrace.errors import InputError
 
-CHUNK_BYTES: Final = 4 << 20
+CHUNK_BYTES: Final = 8 << 20
 STEP_BYTES: Final = 4 << 10
 
 _MAGIC: Final = {b"\x1f\x8b": "gz", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}

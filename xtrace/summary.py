@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from xtrace import arrow
+from xtrace.episodes.assemble import KIND_NAMES
+from xtrace.episodes.tables import NULL
 from xtrace.parsers.event import class_of
 from xtrace.parsers.vectors import FLUSH_FLAGS
 from xtrace.scan import RECORD_WORDS
 from xtrace.selection import Selection
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from xtrace.trace import Trace
 
-PHASES = ("total_ns", "lock_wait_ns", "delivery_ns", "execution_ns")
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
@@ -34,10 +35,14 @@ def distribution(values: NDArray[np.int64]) -> dict[str, float | None]:
     return found  # type: ignore[return-value]
 
 
-def analysis(trace: Trace, selection: Selection, chosen: Chosen | None = None) -> dict[str, Any]:
-    """The JSON document `xtrace.analysis/1` (docs/tables.md); chosen: the selected episodes, if at hand."""
+def choose(trace: Trace, selection: Selection) -> dict[str, Chosen]:
+    """What is selected, by kind."""
+    return {kind: Chosen.of(trace, selection, kind) for kind in KIND_NAMES}
+
+
+def analysis(trace: Trace, selection: Selection, chosen: dict[str, Chosen]) -> dict[str, Any]:
+    """The JSON document `xtrace.analysis/1` (docs/tables.md) of what `choose` gave."""
     survey, tables = trace.survey, trace.tables
-    chosen = chosen or Chosen.of(trace, selection)
     return {
         "schema": "xtrace.analysis/1",
         "trace": container(trace)["trace"],
@@ -47,7 +52,7 @@ def analysis(trace: Trace, selection: Selection, chosen: Chosen | None = None) -
             "evidence": tables.evidence,
         },
         "events": trace.event_counts(_counts(trace, selection) if selection else survey.counts),
-        "episodes": {kind: _kind(chosen, kind) for kind in ("call", "flush")},
+        "episodes": {kind: _kind(one) for kind, one in chosen.items()},
     }
 
 
@@ -61,135 +66,149 @@ def _counts(trace: Trace, selection: Selection) -> Counter[int]:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The selected episodes and the deliveries of those of them that are complete, as frames without lists."""
+    """Some episodes and the deliveries of those of them that are complete.
 
-    episodes: pd.DataFrame
-    complete: pd.DataFrame
-    deliveries: pd.DataFrame
+    count       episodes, complete or not
+    complete    Arrow table of schema EPISODES without `targets`, complete ones only
+    overlaps    bool, by row of `complete`: in flight together with another complete one of its kind
+    deliveries  Arrow table of schema DELIVERIES: the targets of `complete`, in the same order
+    """
+
+    count: int
+    complete: pa.Table
+    overlaps: NDArray[np.bool_]
+    deliveries: pa.Table
 
     @classmethod
-    def of(cls, trace: Trace, selection: Selection) -> Chosen:
-        """An episode is selected by its START; one whose START was not seen is in no span of time."""
-        from xtrace.episodes.tables import to_pandas
-
-        episodes = to_pandas(trace.tables.episodes.drop_columns(["targets"]))
-        episodes["overlaps"] = trace.tables.overlaps
-        deliveries = to_pandas(trace.tables.deliveries)
+    def of(cls, trace: Trace, selection: Selection, kind: str) -> Chosen:
+        """The calls or the flushes selected: by their START; one whose START was not seen is in no span of time."""
+        tables = trace.tables
+        episodes = tables.episodes
+        wanted = arrow.values(pa.chunked_array([episodes["kind"].chunk(0).indices])) == KIND_NAMES.index(kind)
         if selection:
-            start = episodes["start_ns"].fillna(np.iinfo(np.int64).min).to_numpy(np.int64)
-            episodes = episodes[selection.starts(episodes["initiator"].to_numpy(), start)]
-        complete = episodes[episodes["complete"]]
-        of_complete = np.isin(deliveries["episode"].to_numpy(), complete["episode"].to_numpy())
-        return cls(episodes, complete, deliveries[of_complete])
+            start = arrow.values(episodes["start_ns"], null=int(NULL))
+            wanted &= selection.starts(arrow.values(episodes["initiator"]), start)
+        complete = wanted & arrow.values(episodes["complete"])
+        of_complete = complete[arrow.values(tables.deliveries["episode"]).astype(np.int64)]
+        return cls(
+            int(wanted.sum()),
+            episodes.drop_columns(["targets"]).filter(arrow.array(complete, pa.bool_())),
+            tables.overlaps[complete],
+            tables.deliveries.filter(arrow.array(of_complete, pa.bool_())),
+        )
 
-    def kind(self, kind: str) -> Chosen:
-        """Only calls, or only flushes."""
-        rows = self.complete[self.complete["kind"] == kind]
-        targets = np.isin(self.deliveries["episode"].to_numpy(), rows["episode"].to_numpy())
-        return Chosen(self.episodes[self.episodes["kind"] == kind], rows, self.deliveries[targets])
+    def episode(self, column: str) -> NDArray[Any]:
+        """A column of `complete` that has no nulls there."""
+        return arrow.values(self.complete[column])
+
+    def delivery(self, column: str) -> NDArray[Any]:
+        """A column of `deliveries` that has no nulls there."""
+        return arrow.values(self.deliveries[column])
 
 
-def _kind(chosen: Chosen, kind: str) -> dict[str, Any]:
-    of = chosen.kind(kind)
-    phases = {name: _integers(of.complete[name]) for name in ("total_ns", "lock_wait_ns")}
-    phases |= {name: _integers(of.deliveries[name]) for name in ("delivery_ns", "execution_ns")}
+def _kind(chosen: Chosen) -> dict[str, Any]:
     return {
-        "count": len(of.episodes),
-        "complete": len(of.complete),
-        "overlapping": int(of.complete["overlaps"].sum()),
-        "targets": len(of.deliveries),
-        **{name: distribution(phases[name]) for name in PHASES},
-        "fairness": {"initiators": by_initiator(of.complete)},
+        "count": chosen.count,
+        "complete": chosen.complete.num_rows,
+        "overlapping": int(chosen.overlaps.sum()),
+        "targets": chosen.deliveries.num_rows,
+        "total_ns": distribution(chosen.episode("total_ns")),
+        "lock_wait_ns": distribution(chosen.episode("lock_wait_ns")),
+        "delivery_ns": distribution(chosen.delivery("delivery_ns")),
+        "execution_ns": distribution(chosen.delivery("execution_ns")),
+        "fairness": {"initiators": by_initiator(chosen)},
     }
 
 
-def _integers(column: pd.Series[Any]) -> NDArray[np.int64]:
-    return column.to_numpy(np.int64)
-
-
-def by_initiator(complete: pd.DataFrame) -> list[dict[str, Any]]:
+def by_initiator(chosen: Chosen) -> list[dict[str, Any]]:
     """What each initiating CPU paid, busiest first."""
+    cpus, groups = _grouped(chosen.episode("initiator"), chosen.episode("total_ns"))
     rows = [
-        {"cpu": int(str(cpu)), "count": len(part), "sum_ns": int(part["total_ns"].sum())}
-        | distribution(_integers(part["total_ns"]))
-        for cpu, part in complete.groupby("initiator")
+        {"cpu": cpu, "count": len(total), "sum_ns": int(total.sum())} | distribution(total)
+        for cpu, total in zip(cpus.tolist(), groups, strict=True)
     ]
     return sorted(rows, key=lambda row: (-row["sum_ns"], row["cpu"]))
 
 
+def _grouped(key: NDArray[Any], value: NDArray[Any]) -> tuple[NDArray[Any], list[NDArray[Any]]]:
+    """The distinct keys, ascending, and the values of each."""
+    order = np.argsort(key, kind="stable")
+    distinct, begin = np.unique(key[order], return_index=True)
+    return distinct, np.split(value[order], begin[1:]) if len(distinct) else []
+
+
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """What `xtrace analyze` shows of one kind of episode beyond the JSON contract. Frames, ns throughout.
+    """What `xtrace analyze` shows of one kind of episode beyond the JSON contract. Times in ns.
 
-    phases      by phase: mean, p50, p90, p99, max
-    histogram   (lower bound of a power of two in ns, episodes) of total time, without gaps
-    functions   by function name (calls) or flags (flushes): count, targets, mean_ns, p99_ns, max_ns, sum_ns
-    grid        by mask size and concurrency: count, mean_ns
-    worst       the episodes with the largest total
+    phases     by phase: mean, p50, p90, p99, max
+    histogram  (lower bound of a power of two in ns, episodes) of total time, without gaps
+    functions  by function (calls) or flags (flushes), most expensive first: name, count, targets (mean), sum_ns, and
+               the distribution of total time
+    grid       (CPUs in the mask, episodes in flight at the start) → (episodes, mean total)
+    worst      the episodes with the largest total
     """
 
     phases: dict[str, dict[str, float | None]]
     histogram: list[tuple[int, int]]
-    functions: pd.DataFrame
-    grid: pd.DataFrame
-    worst: pd.DataFrame
+    functions: list[dict[str, Any]]
+    grid: dict[tuple[int, int], tuple[int, float]]
+    worst: list[dict[str, Any]]
 
 
 WORST = 8
 
 
 def breakdown(chosen: Chosen, kind: str) -> Breakdown:
-    """The breakdown of the selected complete episodes of one kind."""
-    of = chosen.kind(kind)
-    complete = of.complete
-    total = _integers(complete["total_ns"])
-    last_exit = of.deliveries.groupby("episode")["exit_ns"].max().reindex(complete["episode"])
-    completion = _integers(complete["done_ns"]) - _integers(last_exit)
+    """The breakdown of complete episodes of one kind, of which there is at least one."""
+    total, targets = chosen.episode("total_ns"), chosen.episode("n_targets")
+    ends = np.cumsum(targets.astype(np.int64))
+    last_exit = np.maximum.reduceat(chosen.delivery("exit_ns"), ends - targets)
     phases = {
-        "lock wait": distribution(_integers(complete["lock_wait_ns"])),
-        "delivery": distribution(_integers(of.deliveries["delivery_ns"])),
-        "of it queueing": distribution(_integers(of.deliveries["queue_ns"])),
-        "execution": distribution(_integers(of.deliveries["execution_ns"])),
-        "completion": distribution(completion),
+        "lock wait": distribution(chosen.episode("lock_wait_ns")),
+        "delivery": distribution(chosen.delivery("delivery_ns")),
+        "of it queueing": distribution(chosen.delivery("queue_ns")),
+        "execution": distribution(chosen.delivery("execution_ns")),
+        "completion": distribution(chosen.episode("done_ns") - last_exit),
         "total": distribution(total),
     }
-    grouped = complete.assign(what=_what(complete, kind), total=total, targets=_integers(complete["n_targets"]))
-    functions = grouped.groupby("what", observed=True).agg(
-        count=("total", "size"),
-        targets=("targets", "mean"),
-        mean_ns=("total", "mean"),
-        max_ns=("total", "max"),
-        sum_ns=("total", "sum"),
-    )
-    functions["p99_ns"] = grouped.groupby("what", observed=True)["total"].quantile(0.99)
-    grid = grouped.groupby(["n_targets", "inflight"]).agg(count=("total", "size"), mean_ns=("total", "mean"))
+    names, code = _what(chosen, kind)
+    places, members = _grouped(code, np.arange(len(total)))
+    functions = [
+        {"name": names[place], "count": len(mine), "targets": float(targets[mine].mean())}
+        | {"sum_ns": int(total[mine].sum())}
+        | distribution(total[mine])
+        for place, mine in zip(places.tolist(), members, strict=True)
+    ]
+    cell = targets.astype(np.int64) << 32 | chosen.episode("inflight")
+    cells, groups = _grouped(cell, total)
+    worst = np.argsort(-total, kind="stable")[:WORST]
+    table = chosen.complete.take(arrow.array(worst, pa.int64()))
     return Breakdown(
         phases=phases,
         histogram=log2_histogram(total),
-        functions=functions.sort_values("sum_ns", ascending=False),
-        grid=grid,
-        worst=grouped.nlargest(WORST, "total"),
+        functions=sorted(functions, key=lambda row: -row["sum_ns"]),
+        grid={
+            (one >> 32, one & 0xFFFFFFFF): (len(group), float(group.mean()))
+            for one, group in zip(cells.tolist(), groups, strict=True)
+        },
+        worst=[row | {"what": names[code[at]]} for row, at in zip(table.to_pylist(), worst.tolist(), strict=True)],
     )
 
 
-def _what(complete: pd.DataFrame, kind: str) -> pd.Categorical[str]:
-    """What each episode did: its function by name or address, or its kind of flush."""
-    import pandas as pd
-
-    column = complete["func" if kind == "call" else "flush_flags"]
-    values, first, codes = np.unique(column.to_numpy(np.uint64), return_index=True, return_inverse=True)
+def _what(chosen: Chosen, kind: str) -> tuple[list[str], NDArray[np.int64]]:
+    """What each episode did, its function by name or address, or its kind of flush: distinct names, and which."""
+    values, first, codes = np.unique(
+        chosen.episode("func" if kind == "call" else "flush_flags"), return_index=True, return_inverse=True
+    )
     if kind == "flush":
         names = [flush_name(flags) for flags in values.tolist()]
     else:
-        known = complete["func_name"].iloc[first].tolist()
-        names = [
-            name if isinstance(name, str) else f"0x{address:x}"
-            for name, address in zip(known, values.tolist(), strict=True)
-        ]
+        known = chosen.complete["func_name"].take(arrow.array(first, pa.int64())).to_pylist()
+        names = [name or f"0x{address:x}" for name, address in zip(known, values.tolist(), strict=True)]
     # Two addresses may lie in one function, and two sets of bits differ only in bits without a name.
     distinct = sorted(set(names))
-    place = np.array([distinct.index(name) for name in names], np.int64)
-    return pd.Categorical.from_codes(place[codes], categories=pd.Index(distinct))
+    return distinct, np.array([distinct.index(name) for name in names], np.int64)[codes]
 
 
 def log2_histogram(values: NDArray[np.int64]) -> list[tuple[int, int]]:

@@ -133,9 +133,10 @@ class Trace:
 
     def summary(self, selection: Selection | None = None) -> dict[str, Any]:
         """The analysis, as `xtrace analyze --format json` prints it (docs/tables.md)."""
-        from xtrace.summary import analysis
+        from xtrace.summary import analysis, choose
 
-        return analysis(self, selection or Selection())
+        selection = selection or Selection()
+        return analysis(self, selection, choose(self, selection))
 
     @overload
     def episodes(self, *, arrow: Literal[False] = False) -> pd.DataFrame: ...

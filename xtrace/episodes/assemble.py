@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from xtrace import arrow
 from xtrace.clock import Clock
 from xtrace.context import NOBODY, OCCUPANT, RUNSTATE_HEADERS, SWITCHES, Occupant, occupant
 from xtrace.episodes import relations
@@ -184,14 +185,16 @@ def _target_lists(n_targets: NDArray[Any], cpus: NDArray[Any]) -> pa.ListArray:
     unknown = n_targets == NULL
     ends = np.cumsum(np.where(unknown, 0, n_targets).astype(np.int64))
     offsets = np.concatenate(([0], ends)).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(cpus, pa.uint16()), mask=pa.array(unknown))
+    return pa.ListArray.from_arrays(
+        arrow.array(offsets, pa.int32()), arrow.array(cpus, pa.uint16()), mask=arrow.array(unknown, pa.bool_())
+    )
 
 
 def _names(func: Any, symbols: Symbols | None) -> pa.Array:
     """Function names, null where the address is, or where no map was given to name it."""
     missing = np.ma.getmaskarray(func)
     distinct, inverse = np.unique(func.data, return_inverse=True)
-    names = pa.array(function_names(distinct, symbols), pa.string())
+    names: list[str | None] = list(function_names(distinct, symbols))
     if symbols is None:
-        names = pa.array([None if one else "(interrupt only)" for one in distinct.tolist()], pa.string())
-    return names.take(pa.array(np.ma.masked_array(inverse, missing).filled(0), mask=missing))
+        names = [None if one else name for one, name in zip(distinct.tolist(), names, strict=True)]
+    return arrow.strings(names).take(arrow.array(np.where(missing, 0, inverse), pa.int64(), missing))

@@ -8,7 +8,7 @@ Times are cycle counts here, 0 = not seen; tables hold nanoseconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,66 +102,41 @@ def steps(found: Survey, kind: Kind) -> Steps:
     start, send, done = (_own(found, event) for event in (kind.start, kind.send, kind.done))
     enter, enter_strays = _served(found, kind.enter)
     exit_, exit_strays = _served(found, kind.exit)
-    seen = (start, send, done, enter, exit_)
 
-    keys, inverse = np.unique(np.concatenate([one.key for one in seen]), return_inverse=True)
-    groups = np.split(inverse, np.cumsum([len(one.key) for one in seen])[:-1])
-    tsc = np.concatenate([one.tsc for one in seen])
-    earliest = np.full(len(keys), np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(earliest, inverse, tsc)
-
-    opened = np.lexsort((start.tsc, groups[0]))
-    orphans = np.setdiff1d(np.arange(len(keys)), groups[0])
-    owner = np.concatenate((groups[0][opened], orphans))
-    first_seen = np.concatenate((start.tsc[opened], earliest[orphans]))
-    order = np.lexsort((owner, first_seen, keys[owner] >> np.uint64(32 + TRACK_BITS)))
-    row_of = np.empty(len(order), np.int64)
-    row_of[order] = np.arange(len(order))
-    assign = _Assignment(groups[0][opened], start.tsc[opened], orphans, row_of)
-
-    count = len(order)
-    key = keys[owner[order]]
-    fields = {}
-    for name, values in start.fields.items():
-        whole = np.zeros(count, values.dtype)
-        whole[row_of[: len(opened)]] = values[opened]
-        fields[name] = whole
-    started = np.zeros(count, np.uint64)
-    started[row_of[: len(opened)]] = start.tsc[opened]
-
+    assign = _Assignment(start, (send, done, enter, exit_))
+    opened, keys = assign.opened, assign.keys
+    count = len(keys)
+    capture = (keys >> np.uint64(32 + TRACK_BITS)).astype(np.int32)
+    fields = {name: _by_row(count, assign.start_row, values) for name, values in start.fields.items()}
+    started = _by_row(count, assign.start_row, start.tsc)
     initiator_state = np.zeros((count, len(CHANNELS)), STATE)
     if len(start.state):
-        initiator_state[row_of[: len(opened)]] = start.state[opened]
+        initiator_state[assign.start_row] = start.state
 
-    send_row = assign.rows(groups[1], send.tsc)
+    send_row = assign.rows(0)
     asked_row, asked_cpu = _mask_bits(send, send_row)
-    targets = _targets(
-        asked_row,
-        asked_cpu,
-        (assign.rows(groups[3], enter.tsc), enter),
-        (assign.rows(groups[4], exit_.tsc), exit_),
-    )
+    targets = _targets(asked_row, asked_cpu, (assign.rows(2), enter), (assign.rows(3), exit_))
     has_send = _first(send_row, send.tsc, count)
     n_targets = np.where(has_send > 0, np.bincount(targets.episode[targets.asked], minlength=count), -1)
-    has_done = _first(assign.rows(groups[2], done.tsc), done.tsc, count)
+    has_done = _first(assign.rows(1), done.tsc, count)
     served = targets.asked & (targets.enter > 0) & (targets.exit > 0)
     failed = np.bincount(targets.episode[~served], minlength=count)
-    complete = (started > 0) & (has_send > 0) & (has_done > 0) & (failed == 0) & (n_targets > 0)
+    complete = opened & (has_send > 0) & (has_done > 0) & (failed == 0) & (n_targets > 0)
     if "n_cpus" in fields:
         # A mask of several words may have lost one of them.
         complete &= fields["n_cpus"] == n_targets
-    capture = (key >> np.uint64(32 + TRACK_BITS)).astype(np.int32)
-    initiator = (key >> np.uint64(32)).astype(np.int32) & np.int32(MAX_CPU | 1)
+    initiator = (keys >> np.uint64(32)).astype(np.int32) & np.int32(MAX_CPU | 1)
     return Steps(
         kind=kind,
         track=capture << TRACK_BITS | initiator,
-        seq=key.astype(np.uint32),
+        seq=keys.astype(np.uint32),
         start=started,
         send=has_send,
         done=has_done,
-        first_seen=first_seen[order],
+        first_seen=assign.first_seen,
         n_targets=n_targets,
         fields=fields,
+        initiator_state=initiator_state,
         complete=complete,
         episode=targets.episode,
         cpu=targets.cpu.astype(np.uint16),
@@ -170,9 +145,14 @@ def steps(found: Survey, kind: Kind) -> Steps:
         enter=targets.enter,
         exit=targets.exit,
         state=targets.state,
-        initiator_state=initiator_state,
         strays=enter_strays + exit_strays,
     )
+
+
+def _by_row(count: int, row: Index, values: NDArray[Any]) -> NDArray[Any]:
+    whole = np.zeros(count, values.dtype)
+    whole[row] = values
+    return whole
 
 
 def _own(found: Survey, event_id: int) -> _Seen:
@@ -188,8 +168,9 @@ def _served(found: Survey, event_id: int) -> tuple[_Seen, int]:
     event = _EVENTS[event_id]
     records = found.records(header_of(event))
     possible = columns.decode(event, records.payload)["initiator_cpu"] <= MAX_CPU
-    state = records.state[possible] if len(records.state) else records.state
-    records = Records(records.track[possible], records.tsc[possible], records.payload[possible], state)
+    if not possible.all():
+        state = records.state[possible] if len(records.state) else records.state
+        records = Records(records.track[possible], records.tsc[possible], records.payload[possible], state)
     fields = columns.decode(event, records.payload)
     return _seen(records, fields["initiator_cpu"], fields), int((~possible).sum())
 
@@ -201,32 +182,60 @@ def _seen(records: Records, initiator: NDArray[np.integer], fields: columns.Colu
 
 
 class _Assignment:
-    """Which episode a record belongs to: by its key, and where a key was used again, by its time."""
+    """Which episode a record belongs to: by its key, and where a key was used again, by its time.
 
-    def __init__(self, owner: Index, start: Cycles, orphans: Index, row_of: Index) -> None:
-        self.owner, self.start, self.row_of = owner, start, row_of
-        keys = int(max(owner.max(initial=-1), orphans.max(initial=-1))) + 1
-        self.starts = np.bincount(owner, minlength=keys)
-        self.place = np.zeros(keys, np.int64)
-        self.place[owner[::-1]] = np.arange(len(owner))[::-1]
-        self.place[orphans] = len(owner) + np.arange(len(orphans))
+    keys, first_seen, opened  by episode, in order of start: key, time of START or of the first record seen, and
+                              whether START was seen
+    start_row                 the episode of each START
+    """
 
-    def rows(self, key: Index, tsc: Cycles) -> Index:
-        """The episode of each record, −1 for one that came before the first of several STARTs with its key."""
-        place = self.place[key]
-        again = np.flatnonzero(self.starts[key] > 1)
-        if len(again):
-            shared = np.flatnonzero(self.starts[self.owner] > 1)
-            owners = np.concatenate((self.owner[shared], key[again]))
-            times = np.concatenate((self.start[shared], tsc[again]))
-            is_record = np.arange(len(owners)) >= len(shared)
-            order = np.lexsort((is_record, times, owners))
-            latest = np.maximum.accumulate(np.where(is_record[order], -1, np.arange(len(order))))
-            found = np.full(len(owners), -1)
-            valid = (latest >= 0) & (owners[order][latest] == owners[order])
-            found[order[valid]] = order[latest[valid]]
-            place[again] = np.where(found[len(shared) :] < 0, -1, shared[found[len(shared) :]])
-        return np.where(place < 0, -1, self.row_of[place])
+    def __init__(self, start: _Seen, others: tuple[_Seen, ...]) -> None:
+        # Records of one key come from one CPU, in order of time: a stable sort keeps that order.
+        order = np.argsort(start.key, kind="stable")
+        self._keys, self._starts = start.key[order], start.tsc[order]
+        last = np.flatnonzero(np.append(self._keys[1:] != self._keys[:-1], True)[: len(order)])
+        self._reused = len(last) < len(order)
+        self._stop = np.repeat(last + 1, np.diff(last, prepend=-1))
+        self._found = []
+        for one in others:
+            place = np.searchsorted(self._keys, one.key)
+            matched = self._keys.take(place, mode="clip") == one.key if len(order) else np.zeros(len(place), np.bool_)
+            self._found.append((one, place, matched))
+        lonely = [one.key[~matched] for one, _, matched in self._found]
+        self._orphans, inverse = np.unique(np.concatenate(lonely), return_inverse=True)
+        earliest = np.full(len(self._orphans), np.iinfo(np.uint64).max, np.uint64)
+        np.minimum.at(earliest, inverse, np.concatenate([one.tsc[~matched] for one, _, matched in self._found]))
+
+        keys = np.concatenate((self._keys, self._orphans))
+        seen = np.concatenate((self._starts, earliest))
+        by_time = np.lexsort((seen, keys >> np.uint64(32 + TRACK_BITS)))
+        self.keys, self.first_seen = keys[by_time], seen[by_time]
+        self.opened = by_time < len(order)
+        self._row = np.empty(len(by_time), np.int64)
+        self._row[by_time] = np.arange(len(by_time))
+        self.start_row = np.empty(len(order), np.int64)
+        self.start_row[order] = self._row[: len(order)]
+
+    def rows(self, other: int) -> Index:
+        """The episode of each record of `others[other]`, −1 for one before the first of several STARTs of its key."""
+        seen, place, matched = self._found[other]
+        if self._reused:
+            stop = self._stop.take(place, mode="clip")
+            place = np.where(matched, self._latest(place, np.where(matched, stop, place), seen.tsc), place)
+        orphan = len(self._keys) + np.searchsorted(self._orphans, seen.key[~matched])
+        place = place.copy()
+        place[~matched] = orphan
+        return np.where(place < 0, -1, self._row.take(place, mode="clip"))
+
+    def _latest(self, first: Index, stop: Index, tsc: Cycles) -> Index:
+        """The last START of each range that is not after its time; −1 for none, unless the range has only one."""
+        low, high = first.copy(), stop.copy()
+        while (low < high).any():
+            middle = (low + high) // 2
+            before = (low < high) & (self._starts.take(middle, mode="clip") <= tsc)
+            high = np.where((low < high) & ~before, middle, high)
+            low = np.where(before, middle + 1, low)
+        return np.where(low > first, low - 1, np.where(stop - first == 1, first, -1))
 
 
 class _Targets(NamedTuple):
@@ -241,30 +250,38 @@ class _Targets(NamedTuple):
 def _targets(asked_row: Index, asked_cpu: Index, entered: tuple[Index, _Seen], left: tuple[Index, _Seen]) -> _Targets:
     """One row for each CPU that an episode's mask names or that served it."""
     cpu_mask = np.int64(MAX_CPU | 1)
-
-    def pack(row: Index, cpu: NDArray[np.integer]) -> Index:
-        return row << TRACK_BITS | cpu
-
-    packs = [pack(asked_row, asked_cpu)]
-    packs += [pack(row, seen.track & cpu_mask)[row >= 0] for row, seen in (entered, left)]
-    pairs = np.unique(np.concatenate(packs))
-    asked = np.zeros(len(pairs), np.bool_)
-    asked[np.searchsorted(pairs, packs[0])] = True
-    times = []
-    for packed, (row, seen) in zip(packs[1:], (entered, left), strict=True):
-        times.append(_first(np.searchsorted(pairs, packed), seen.tsc[row >= 0], len(pairs)))
+    named = np.unique(asked_row << TRACK_BITS | asked_cpu)
+    packs = []
+    for row, seen in (entered, left):
+        known = row >= 0
+        packs.append((row[known] << TRACK_BITS | (seen.track[known] & cpu_mask), known))
+    # Nearly all records are of CPUs that a mask names: only the others need to be sorted in.
+    unasked = [packed[~_contains(named, packed)] for packed, _ in packs]
+    pairs = np.union1d(named, np.concatenate(unasked)) if sum(map(len, unasked)) else named
+    asked = np.ones(len(pairs), np.bool_) if pairs is named else _contains(named, pairs)
+    times, places = [], []
+    for (packed, known), (_, seen) in zip(packs, (entered, left), strict=True):
+        places.append(np.searchsorted(pairs, packed))
+        times.append(_first(places[-1], seen.tsc[known], len(pairs)))
     state = np.zeros((len(pairs), len(CHANNELS)), STATE)
-    row, seen = entered
+    seen = entered[1]
     if len(seen.state):
-        state[np.searchsorted(pairs, packs[1])[::-1]] = seen.state[row >= 0][::-1]
+        state[places[0][::-1]] = seen.state[packs[0][1]][::-1]
     return _Targets(pairs >> TRACK_BITS, pairs & cpu_mask, asked, times[0], times[1], state)
+
+
+def _contains(ordered: Index, values: Index) -> NDArray[np.bool_]:
+    if not len(ordered):
+        return np.zeros(len(values), np.bool_)
+    return ordered.take(np.searchsorted(ordered, values), mode="clip") == values
 
 
 def _mask_bits(send: _Seen, row: Index) -> tuple[Index, Index]:
     """Episode and CPU of every bit set in the masks of SEND; CPUs that cannot exist are left out."""
-    mask = np.ascontiguousarray(send.fields["mask"], "<u8")
-    bits = np.unpackbits(mask.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
-    record, bit = np.nonzero(bits)
+    octets = np.ascontiguousarray(send.fields["mask"], "<u8").view(np.uint8).reshape(-1, 8)
+    record, octet = np.nonzero(octets)
+    one, bit = np.nonzero(np.unpackbits(octets[record, octet][:, None], axis=1, bitorder="little"))
+    record, bit = record[one], 8 * octet[one] + bit
     cpu = send.fields["first_cpu"].astype(np.int64)[record] + bit
     usable = (cpu <= MAX_CPU) & (row[record] >= 0)
     return row[record][usable], cpu[usable]

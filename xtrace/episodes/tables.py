@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from xtrace import arrow
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -99,16 +101,16 @@ def _array(field: pa.Field, values: Any) -> pa.Array:
     if isinstance(values, pa.Array):
         return values
     if isinstance(values, np.ma.MaskedArray):
-        return pa.array(values.data, field.type, mask=np.ma.getmaskarray(values))
+        return arrow.array(values.data, field.type, np.ma.getmaskarray(values))
     if field.nullable and values.dtype == np.int64:
         missing = values == NULL
-        return pa.array(np.where(missing, 0, values), pa.int64(), mask=missing).cast(field.type, safe=False)
-    return pa.array(values, field.type)
+        return arrow.array(np.where(missing, 0, values), field.type, missing)
+    return arrow.array(values, field.type)
 
 
 def dictionary(codes: NDArray[np.int8], names: tuple[str, ...]) -> pa.DictionaryArray:
     """A column of few distinct texts."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8()), pa.array(names))
+    return pa.DictionaryArray.from_arrays(arrow.array(codes, pa.int8()), arrow.strings(names))
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:

@@ -1,0 +1,173 @@
+"""Merging: in batches and rounds it gives the order of xenalyze's list of CPUs, re-implemented here as it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import Record, Window, build_capture
+
+import xtrace
+from xtrace import framing
+from xtrace.merge import Merger
+from xtrace.reports import records as report
+from xtrace.selection import Selection
+
+STAMPED, BARE = 0x0022209, 0x0082010
+"""Two events without payload, with and without a cycle count."""
+
+Row = tuple[int, int]
+"""A record as its CPU and its number among that CPU's, window headers included."""
+
+
+class Cpu:
+    """xenalyze's pcpu_info, as far as the order of records goes."""
+
+    def __init__(self, number: int, times: list[int | None]) -> None:
+        self.number, self.times = number, times
+        self.next = 0
+        self.order_tsc = 0
+
+    def read_record(self) -> bool:
+        """Look at the next record; False at the end."""
+        if self.next == len(self.times):
+            return False
+        time = self.times[self.next]
+        if time is not None:
+            self.order_tsc = time
+        return True
+
+
+def by_the_list(windows: Sequence[Window]) -> list[Row]:
+    """process_records() of xenalyze.c, with record_order_insert() and record_order_bubble()."""
+    times: dict[int, list[int | None]] = {}
+    for window in windows:
+        times.setdefault(window.cpu, []).extend([None, *(record.tsc for record in window.records)])
+    order: list[Cpu] = []
+    for number, stream in times.items():
+        cpu = Cpu(number, stream)
+        cpu.read_record()
+        order.insert(next((i for i, other in enumerate(order) if other.order_tsc >= 0), 0), cpu)
+    done = []
+    while order:
+        cpu = order[0]
+        done.append((cpu.number, cpu.next))
+        cpu.next += 1
+        if not cpu.read_record():
+            order.remove(cpu)
+            continue
+        place = 0
+        while place + 1 < len(order) and order[place + 1].order_tsc < cpu.order_tsc:
+            order[place] = order[place + 1]
+            place += 1
+        order[place] = cpu
+    return done
+
+
+def by_merging(path: Path, block_bytes: int) -> list[Row]:
+    """The same through batches of about this size."""
+    merger, given = Merger(), []
+    seen: dict[int, int] = {}
+    with patch.object(framing, "BLOCK_BYTES", block_bytes), xtrace.open(path, cpu_hz=10**9) as trace:
+        for batch, rows in trace.batches():
+            items = np.empty(len(rows), object)
+            for place, cpu in enumerate(trace.cpu_of(batch).tolist()):
+                items[place] = (cpu, seen.get(cpu, 0))
+                seen[cpu] = seen.get(cpu, 0) + 1
+            given += merger.feed(batch, rows, items).tolist()
+        given += merger.finish().tolist()
+    return given
+
+
+@st.composite
+def rounds(draw: Any) -> list[Window]:
+    """Windows as polling gives them: what a CPU writes after it was polled is younger than the round before.
+
+    Times are few, so that many are equal; clocks may go back a little; some records have no time.
+    """
+    cpus = draw(st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True).map(sorted))
+    step = st.one_of(st.none(), st.sampled_from([0, 0, 1, 1, 2, 5, -1]))
+    clock = dict.fromkeys(cpus, 1 << 40)
+    windows, tops = [], [1 << 40, 1 << 40]
+    for turn in range(draw(st.integers(1, 6))):
+        top = tops[-1]
+        for cpu in cpus:
+            if turn and draw(st.booleans()):
+                continue
+            clock[cpu] = max(clock[cpu], tops[-2])
+            records = []
+            for delta in draw(st.lists(step, max_size=6)):
+                now = None if delta is None else max(clock[cpu] + delta, tops[-2])
+                records.append(Record(BARE if now is None else STAMPED, (), now))
+                clock[cpu] = max(clock[cpu], now or 0)
+            windows.append(Window(cpu, tuple(records)))
+            top = max(top, clock[cpu])
+        tops.append(top)
+    return windows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("merge")
+
+
+@given(windows=rounds(), block_bytes=st.sampled_from([1, 40, 100, 1 << 20]))
+def test_any_windows(windows: list[Window], block_bytes: int, folder: Path) -> None:
+    path = folder / "trace.bin"
+    path.write_bytes(build_capture(windows))
+    assert by_merging(path, block_bytes) == by_the_list(windows)
+
+
+def test_on_equal_times_the_cpu_served_last_comes_first(folder: Path) -> None:
+    path = folder / "equal.bin"
+    times = {0: [1, 3, 5], 1: [2, 3, 3, 5], 2: [3, 4, 5]}
+    windows = [
+        Window(cpu, tuple(Record(STAMPED, (), (1 << 40) + time) for time in own)) for cpu, own in times.items()
+    ]
+    path.write_bytes(build_capture(windows))
+    merged = [row for row in by_merging(path, 1) if row[1]]
+    assert merged == by_the_list(windows)[3:]
+    assert [cpu for cpu, _ in merged] == [0, 1, 1, 1, 0, 2, 2, 2, 0, 1]
+
+
+def test_it_does_not_wait_for_the_end(folder: Path) -> None:
+    """Records of one round are given once the next but one has begun, whoever is silent."""
+    path = folder / "long.bin"
+    path.write_bytes(
+        build_capture(
+            [
+                Window(cpu, tuple(Record(STAMPED, (), (1 << 40) + turn * 100 + cpu + i) for i in range(9)))
+                for turn in range(20)
+                for cpu in (0, 1, 2)
+                if cpu < 2 or turn < 3
+            ]
+        )
+    )
+    merger, most = Merger(), 0
+    with patch.object(framing, "BLOCK_BYTES", 1), xtrace.open(path, cpu_hz=10**9) as trace:
+        fed = given = 0
+        for batch, rows in trace.batches():
+            fed += len(rows)
+            given += len(merger.feed(batch, rows, np.zeros(len(rows), object)))
+            most = max(most, fed - given)
+        given += len(merger.finish())
+    assert fed == given
+    assert most <= 4 * 3 * 10
+
+
+@pytest.mark.parametrize("name", ["bench8-lockless", "dom0-stock"])
+def test_a_part_is_in_the_order_of_the_whole(name: str, sample: Any) -> None:
+    with xtrace.open(sample(name), cpu_hz=60_000_000) as trace:
+        whole = [line for lines in report.lines(trace, "raw", Selection()) for line in lines]
+        chosen = Selection(cpus=frozenset([0, 3]), from_ns=100_000_000)
+        part = [line for lines in report.lines(trace, "raw", chosen) for line in lines]
+    # A loop over one iterator: each line of the part is found behind the one before.
+    left = iter(whole)
+    assert part
+    assert all(line in left for line in part)

@@ -1,0 +1,58 @@
+"""NumPy to Arrow and back by their buffers.
+
+pyarrow's own converters load pandas first, which takes longer than most of what the command line does with the
+result; buffers are the same bytes without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+
+def array(values: NDArray[Any], kind: pa.DataType, missing: NDArray[np.bool_] | None = None) -> pa.Array:
+    """An Arrow array of an integer, float or bool type; null where `missing`."""
+    if pa.types.is_boolean(kind):
+        data = np.packbits(values, bitorder="little")
+    else:
+        data = np.ascontiguousarray(values, kind.to_pandas_dtype())
+    validity = None
+    if missing is not None and missing.any():
+        validity = pa.py_buffer(np.packbits(~missing, bitorder="little"))
+    return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(data)])
+
+
+def strings(texts: Sequence[str | None]) -> pa.StringArray:
+    """An Arrow array of texts, null where there is None."""
+    encoded = [(text or "").encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    missing = np.array([text is None for text in texts], np.bool_)
+    validity = pa.py_buffer(np.packbits(~missing, bitorder="little")) if missing.any() else None
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)), validity)
+
+
+def values(column: pa.ChunkedArray, null: int = 0) -> NDArray[Any]:
+    """A column of an integer, float or bool type as NumPy; `null` where it is null."""
+    parts = [_values(chunk, null) for chunk in column.chunks]
+    return np.concatenate(parts) if parts else np.zeros(0, column.type.to_pandas_dtype())
+
+
+def _values(chunk: pa.Array, null: int) -> NDArray[Any]:
+    validity, data = chunk.buffers()
+    if pa.types.is_boolean(chunk.type):
+        found: NDArray[Any] = _bits(data, chunk)
+    else:
+        kind = np.dtype(chunk.type.to_pandas_dtype())
+        found = np.frombuffer(data, kind, len(chunk), chunk.offset * kind.itemsize) if len(chunk) else np.zeros(0, kind)
+    if validity is not None and chunk.null_count:
+        found = np.where(_bits(validity, chunk), found, np.array(null, found.dtype))
+    return found
+
+
+def _bits(data: pa.Buffer, chunk: pa.Array) -> NDArray[np.bool_]:
+    unpacked = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little") if len(chunk) else np.zeros(0, np.uint8)
+    return unpacked[chunk.offset : chunk.offset + len(chunk)].astype(np.bool_)
