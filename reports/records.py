@@ -50,12 +50,13 @@ def lines(
         if domains is not None:
             chosen &= np.isin(batch.domain, np.array(sorted(domains)))
         part = batch.take(chosen)
-        items = np.full(len(part.starts), None, object)
-        if len(items):
+        shown = np.full(len(part.starts), None, object)
+        if len(shown):
             for group in trace.groups(part, events):
-                items[group.rows] = render(part, group)
-        shown = np.flatnonzero(items != None)  # noqa: E711
-        yield merger.feed(batch, np.flatnonzero(chosen)[shown], items[shown]).tolist()
+                shown[group.rows] = render(part, group)
+        items = np.full(len(batch.starts), None, object)
+        items[chosen] = shown
+        yield merger.feed(batch, items).tolist()
     yield merger.finish().tolist()
 
 

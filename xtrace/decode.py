@@ -80,7 +80,6 @@ def batches(reader: Reader, found: Survey) -> Iterator[Batch]:
     has_runstates = any(found.counts[header] for header in RUNSTATE_HEADERS)
     tracker, channels = CaptureTracker(), (OCCUPANT, SWITCHES)
     carries = [Carry(STATE) for _ in channels]
-    tracker.restarts += [carry.clear for carry in carries]
     highest: dict[int, int] = {}
     window = 0
     for block in reader.run(_sound_block):
@@ -102,7 +101,7 @@ def batches(reader: Reader, found: Survey) -> Iterator[Batch]:
         for channel, carry in zip(channels, carries, strict=True):
             noted = starts[np.isin(header, np.array(sorted(channel), np.uint32))]
             last_state = state_at(words, last_before(noted, ends, begins), channel)
-            carried = carry.before(cpu, last_state, last_state["header"] > 0)
+            carried = carry.before(track, last_state, last_state["header"] > 0)
             state = state_at(words, last_before(noted, starts, begins[row]), channel)
             states.append(np.where(state["header"] > 0, state, carried[row]))
         there = occupant(states[0], states[1], has_runstates)

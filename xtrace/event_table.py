@@ -20,13 +20,12 @@ def event_table(trace: Trace, wanted: frozenset[str]) -> pa.Table:
     parts: list[pa.Table] = []
     merger, ranks, base = Merger(), [], 0
     for batch, _ in trace.batches():
-        found = list(trace.groups(batch, wanted))
-        rows = np.concatenate([group.rows for group in found]) if found else np.zeros(0, np.int64)
-        parts += [_table(trace, batch.take(group.rows), group) for group in found]
-        # Rows of a batch must reach the merger in input order.
-        order = np.argsort(rows, kind="stable")
-        ranks.append(merger.feed(batch, rows[order], base + order))
-        base += len(rows)
+        items = np.full(len(batch.starts), None, object)
+        for group in trace.groups(batch, wanted):
+            parts.append(_table(trace, batch.take(group.rows), group))
+            items[group.rows] = np.arange(base, base + len(group.rows))
+            base += len(group.rows)
+        ranks.append(merger.feed(batch, items))
     ranks.append(merger.finish())
     if not parts:
         return pa.table({"ns": pa.array([], pa.int64())})

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -148,7 +149,7 @@ class Framer:
     def blocks(self) -> Iterator[Block]:
         """Blocks of about BLOCK_BYTES, in input order."""
         while self._has(1):
-            windows = [] if self.distrust else self._follow_chain()
+            windows = None if self.distrust else self._follow_chain()
             if windows:
                 yield self._take(windows)
             elif self._has(HEADER_BYTES) and self._is_header(0):
@@ -161,31 +162,42 @@ class Framer:
         if self.source.ended_early:
             self.skips.append(Skip(self.total_bytes, 0, f"the {self.source.compression} stream ends early"))
 
-    def _follow_chain(self) -> list[tuple[int, int, int]]:
-        """Hop over sound windows until a block is full, the chain breaks or the input ends."""
-        windows: list[tuple[int, int, int]] = []
-        end = 0
+    def _follow_chain(self) -> array[int]:
+        """Sound windows until a block is full, the chain breaks or the input ends.
+
+        Returns first byte, end and CPU of each, one after the other, counted from the current position.
+        """
         self._has(HEADER_BYTES)
-        while end < BLOCK_BYTES and self._is_header(end):
-            _, cpu, size = _HEADER.unpack_from(self._buffer, self._at + end)
-            first, after = end + HEADER_BYTES, end + HEADER_BYTES + size
-            if size & 3:
-                break
-            if self._available() < after + 4:
-                # The next header is not in memory: finish this block first, so that the buffer stays small.
-                if windows or size > MAX_WINDOW_BYTES:
-                    break
-                self._has(after + HEADER_BYTES)
-            if not (self._available() == after and self._ended) and not self._marks(after):
-                break
-            windows.append((first, after, cpu))
-            end = after
+        windows = self._hop()
+        if not windows and self._is_header(0):
+            # The first window is not in memory whole.
+            _, _, size = _HEADER.unpack_from(self._buffer, self._at)
+            if size <= MAX_WINDOW_BYTES:
+                self._has(2 * HEADER_BYTES + size)
+                windows = self._hop()
         return windows
 
-    def _take(self, windows: list[tuple[int, int, int]]) -> Block:
+    def _hop(self) -> array[int]:
+        """As `_follow_chain`, of what is in memory. A file may have millions of windows: no calls in this loop."""
+        windows = array("q")
+        unpack, buffer, at = _HEADER.unpack_from, self._buffer, self._at
+        room = len(buffer) - at
+        begin = 0
+        while begin < BLOCK_BYTES and begin + HEADER_BYTES <= room:
+            mark, cpu, size = unpack(buffer, at + begin)
+            end = begin + HEADER_BYTES + size
+            if mark != CPU_CHANGE_HEADER or cpu > MAX_CPU or size & 3 or end > room:
+                break
+            windows.extend((begin + HEADER_BYTES, end, cpu))
+            begin = end
+        if windows and not self._marks(begin) and not (begin == room and self._ended):
+            del windows[-3:]
+        return windows
+
+    def _take(self, windows: Sequence[int]) -> Block:
         """The block of these windows, which begins at the current position; move behind it."""
-        begin, size = self._at, windows[-1][1]
-        table = np.array(windows, np.int64)
+        table = np.array(windows, np.int64).reshape(-1, 3)
+        begin, size = self._at, int(table[-1, 1])
         table[:, :2] //= 4
         # After an odd number of bytes was lost the words are no longer aligned: a copy is.
         data = self._buffer[begin : begin + size]
@@ -203,7 +215,7 @@ class Framer:
             yield from self._giant_window(cpu, size)
             return
         good = self._sound_bytes(size)
-        yield self._take([(HEADER_BYTES, HEADER_BYTES + good, cpu)])
+        yield self._take((HEADER_BYTES, HEADER_BYTES + good, cpu))
         left = self._available()
         if self._ended and good + left < size and left < MAX_RECORD_BYTES and not self._marks(0):
             self._skip(left, f"the file ends inside a {'record' if left else 'window'}; {claim}")
@@ -228,7 +240,7 @@ class Framer:
             elif ends_at(words, starts) > len(words):
                 length = int(starts[-1]) * 4
             if header or length:
-                yield self._take([(header, header + length, cpu)])
+                yield self._take((header, header + length, cpu))
             size -= length
             header = 0
             if len(inner) or not length:
@@ -352,7 +364,7 @@ class Framer:
     def _marks(self, relative: int) -> bool:
         """Whether a header begins here, as far as the input goes."""
         rest = bytes(self._buffer[self._at + relative : self._at + relative + 4])
-        return bool(rest) and _PATTERN.startswith(rest)
+        return len(rest) > 0 and _PATTERN.startswith(rest)
 
     def _skip(self, length: int, reason: str) -> None:
         self.skips.append(Skip(self._offset(), length, reason))

@@ -5,19 +5,28 @@ do not move their CPU's place; on equal times the CPU that was served last comes
 key never goes back, this is a sort by key with a rule for ties.
 
 A streaming merge need not wait for the end: xentrace polls all CPUs in turn, so once a round of windows has
-been read, nothing still to come can be older than the end of the round before it.
+been read, nothing still to come can be older than the end of the round before it. One round more is waited for
+the sake of records without a time that a poll cut off from the record before them. (A CPU that writes such a record
+after rounds of silence is beyond that: it comes as early as it still can.)
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xtrace.decode import Batch
+from xtrace.parsers.container import CPU_CHANGE_HEADER
 from xtrace.scan import Offsets
-from xtrace.survey import TRACK_BITS
+from xtrace.states import TRACK_BITS
+
+ROUNDS: Final = 4
+"""Rounds held: the one being read, and those whose end is no bound yet for what it may bring."""
+
+NEVER_SERVED: Final = 1 << 62
+"""A CPU that was met, but gave no record yet, comes before all that did; the one met last first."""
 
 
 class Row(NamedTuple):
@@ -32,40 +41,35 @@ def _rows(some: Row, chosen: NDArray[np.bool_]) -> Row:
     return Row(some.track[chosen], some.order[chosen], some.items[chosen])
 
 
-def _never_served(track: int, key: int) -> int:
-    """The turn of a CPU that had none yet: in ascending order, but descending before any timestamp.
-
-    xenalyze puts each CPU that it meets before the others, and sorts it in at its first timestamp.
-    """
-    return -1 if key else track - (1 << 32)
-
-
 class Merger:
     """Takes the records of batches in input order, gives them back in order of time."""
 
     def __init__(self) -> None:
         self._held: list[Row] = []
-        self._rounds = [0, 0, 0]
+        self._rounds = [0] * ROUNDS
         self._last_cpu = -1
         self._last_window = -1
         self._capture = 0
         self._served: dict[int, int] = {}
+        self._appeared: dict[int, int] = {}
         self._given = 0
 
-    def feed(self, batch: Batch, rows: Offsets, items: NDArray[Any]) -> NDArray[Any]:
-        """Add `items`, one for each of the `rows` of a batch; returns those whose turn is certain.
+    def feed(self, batch: Batch, items: NDArray[Any]) -> NDArray[Any]:
+        """Add one item for each record of a batch; returns those whose turn is certain.
 
-        The whole batch is needed to see how far the polling of CPUs has come.
+        Records that are not wanted matter, too, for ties and for how far the polling of CPUs has come: an item of
+        None takes its turn and is left out.
         """
         ready = []
-        capture = batch.track[rows] >> TRACK_BITS
-        for one in np.unique(batch.track >> TRACK_BITS).tolist():
+        capture = batch.track >> TRACK_BITS
+        # A window header goes with the record before it, which may be long past: only the first ones of all matter.
+        matters = (batch.header != CPU_CHANGE_HEADER) | (batch.order == 0) | (items != None)  # noqa: E711
+        for one in np.unique(capture).tolist():
             if one != self._capture:
                 ready.append(self._release(None))
-                self._capture, self._rounds = one, [0, 0, 0]
-            mine = np.flatnonzero(capture == one)
-            picked = rows[mine]
-            self._held.append(Row(batch.track[picked], batch.order[picked], items[mine]))
+                self._capture, self._rounds = one, [0] * ROUNDS
+            mine = np.flatnonzero((capture == one) & matters)
+            self._held.append(Row(batch.track[mine], batch.order[mine], items[mine]))
             self._follow_rounds(batch, one)
             ready.append(self._release(self._rounds[0]))
         return np.concatenate(ready) if ready else items[:0]
@@ -82,6 +86,7 @@ class Merger:
         cpus = batch.track[mine][begin] & ((1 << TRACK_BITS) - 1)
         tops = np.maximum.reduceat(batch.order[mine], begin)
         for cpu, top, number in zip(cpus.tolist(), tops.tolist(), window[begin].tolist(), strict=True):
+            self._appeared.setdefault(capture << TRACK_BITS | cpu, len(self._appeared))
             if cpu <= self._last_cpu and number != self._last_window:
                 self._rounds = [*self._rounds[1:], self._rounds[-1]]
             self._rounds[-1] = max(self._rounds[-1], top)
@@ -98,8 +103,8 @@ class Merger:
             certain = held.order < np.uint64(before)
             ready, rest = _rows(held, certain), _rows(held, ~certain)
             self._held = [rest]
-        order = self._merged(ready)
-        return ready.items[order]
+        merged = ready.items[self._merged(ready)]
+        return merged[merged != None]  # noqa: E711
 
     def _merged(self, ready: Row) -> Offsets:
         count = len(ready.order)
@@ -122,7 +127,7 @@ class Merger:
             turn = {
                 int(track[one]): int(place[previous[one]]) + self._given
                 if previous[one] >= 0
-                else self._served.get(int(track[one]), _never_served(int(track[one]), int(key[one])))
+                else self._served.get(int(track[one]), NEVER_SERVED + self._appeared[int(track[one])])
                 for one in leaders
             }
             ranked = members[np.argsort([-turn[int(track[one])] for one in members], kind="stable")]

@@ -13,7 +13,7 @@ from xtrace.decode import Batch
 from xtrace.errors import UsageError
 from xtrace.parsers.container import MAX_CPU
 from xtrace.parsers.registry import events_named
-from xtrace.survey import TRACK_BITS
+from xtrace.states import TRACK_BITS
 
 _UNITS_NS = {"": 1_000_000_000, "s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "µs": 1_000, "ns": 1}
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|ms|us|µs|ns)?")

@@ -110,7 +110,7 @@ class _Raw:
     """A descriptor read in full chunks, so that a pipe's short reads do not show; counts what it gave."""
 
     def __init__(self, descriptor: int) -> None:
-        self._file = os.fdopen(descriptor, "rb", buffering=1 << 16)
+        self._file: Any = os.fdopen(descriptor, "rb", buffering=1 << 16)
         self._head = b""
         self.taken = 0
         self.closed = False

@@ -13,8 +13,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.parsers.container import MAX_CPU
 from xtrace.scan import Offsets, Words
+
+TRACK_BITS: Final = 14
+"""A track is a CPU in a capture, one stream of records: capture << TRACK_BITS | CPU."""
 
 Channel = Mapping[int, tuple[int, int]]
 """Header words of timestamped records, and which two payload words of each matter."""
@@ -50,26 +52,28 @@ def state_at(words: Words, at: Offsets, channel: Channel) -> States:
 
 
 class Carry:
-    """The last value of each CPU in earlier windows."""
+    """The last value of each CPU in earlier windows of the same capture."""
 
     def __init__(self, kind: Any) -> None:
-        self._kind = kind
-        self.clear()
+        self._last = np.zeros(1 << TRACK_BITS, kind)
+        self._track = np.full(1 << TRACK_BITS, -1, np.int64)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._last = np.zeros(MAX_CPU + 2, self._kind)
+        self._track[:] = -1
 
-    def before(self, cpu: NDArray[np.int64], value: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:
-        """For each window, in input order, the last known value of an earlier window of its CPU; zero for none."""
-        order = np.argsort(cpu, kind="stable")
-        owner, held = cpu[order], known[order]
+    def before(self, track: NDArray[Any], value: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:
+        """For each window, in input order, the last known value of an earlier window of its track; zero for none."""
+        order = np.argsort(track, kind="stable")
+        owner, held = track[order], known[order]
+        cpu = owner & ((1 << TRACK_BITS) - 1)
         latest = np.maximum.accumulate(np.where(held, np.arange(len(order)), -1))
         previous = np.concatenate(([-1], latest[:-1]))
         inside = previous >= np.searchsorted(owner, owner)
-        result = self._last[owner]
+        result = self._last[cpu]
+        result[self._track[cpu] != owner] = np.zeros((), result.dtype)
         result[inside] = value[order][previous[inside]]
-        self._last[owner[held]] = value[order][held]
+        self._last[cpu[held]], self._track[cpu[held]] = value[order][held], owner[held]
         found = np.empty_like(result)
         found[order] = result
         return found

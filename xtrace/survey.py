@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple
@@ -17,9 +16,8 @@ from xtrace.framing import Skip
 from xtrace.parsers.container import MAX_CPU
 from xtrace.reader import Reader
 from xtrace.scan import Words
-from xtrace.states import STATE, Carry, States
+from xtrace.states import STATE, TRACK_BITS, Carry, States
 
-TRACK_BITS: Final = 14
 RESTART_CYCLES: Final = 1 << 24
 """A CPU's clock that goes back by more than this between windows is another capture. Xen's own corrections of
 an unsteady TSC are smaller (xen/arch/x86/time.c)."""
@@ -102,7 +100,6 @@ class CaptureTracker:
 
     def __init__(self) -> None:
         self.captures = 1
-        self.restarts: list[Callable[[], None]] = []
         self._stamps = Carry(np.uint64)
 
     def place(
@@ -110,7 +107,7 @@ class CaptureTracker:
     ) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
         """Track of each window, and the last timestamp of its CPU before it (0: none).
 
-        A new capture begins where a CPU's clock starts over; `restarts` are called then.
+        A new capture begins where a CPU's clock starts over.
         """
         capture = np.full(len(cpu), self.captures - 1)
         before = np.zeros(len(cpu), np.uint64)
@@ -125,8 +122,6 @@ class CaptureTracker:
             self.captures += 1
             capture[begin:] = self.captures - 1
             self._stamps.clear()
-            for restart in self.restarts:
-                restart()
         return (capture << TRACK_BITS | cpu).astype(np.int32), before
 
 
@@ -135,7 +130,6 @@ def survey(reader: Reader, interest: Interest) -> Survey:
     found = Survey(reader.name)
     tracker = CaptureTracker()
     states = [Carry(STATE) for _ in interest.channels]
-    tracker.restarts += [state.clear for state in states]
     zero_tsc = 0
     for part in reader.run(partial(digest, interest=interest)):
         _count(found, part)
@@ -148,7 +142,7 @@ def survey(reader: Reader, interest: Interest) -> Survey:
         carried = np.zeros_like(part.last_state)
         for place, state in enumerate(states):
             last = part.last_state[:, place]
-            carried[:, place] = state.before(part.cpu, last, last["header"] > 0)
+            carried[:, place] = state.before(track, last, last["header"] > 0)
         for header, extract in part.extracts.items():
             if header in interest.limited and sum(len(one.tsc) for one in found._records[header]) >= LIMIT:
                 continue

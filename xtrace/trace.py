@@ -19,7 +19,8 @@ from xtrace.errors import MissingEventsError
 from xtrace.parsers.registry import EVENTS, Dialect, resolve
 from xtrace.reader import Progress, Reader
 from xtrace.selection import Selection, parse_events
-from xtrace.survey import TRACK_BITS, Survey, survey
+from xtrace.states import TRACK_BITS
+from xtrace.survey import Survey, survey
 
 if TYPE_CHECKING:
     import pandas as pd

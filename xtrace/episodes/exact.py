@@ -17,8 +17,8 @@ from xtrace import columns
 from xtrace.context import OCCUPANT, SWITCHES, header_of
 from xtrace.parsers import hvm, smp
 from xtrace.parsers.container import MAX_CPU
-from xtrace.states import STATE, Channel, States
-from xtrace.survey import TRACK_BITS, Records, Survey
+from xtrace.states import STATE, TRACK_BITS, Channel, States
+from xtrace.survey import Records, Survey
 
 Cycles = NDArray[np.uint64]
 Index = NDArray[np.int64]
@@ -273,7 +273,8 @@ def _targets(asked_row: Index, asked_cpu: Index, entered: tuple[Index, _Seen], l
 def _contains(ordered: Index, values: Index) -> NDArray[np.bool_]:
     if not len(ordered):
         return np.zeros(len(values), np.bool_)
-    return ordered.take(np.searchsorted(ordered, values), mode="clip") == values
+    found: NDArray[np.bool_] = ordered.take(np.searchsorted(ordered, values), mode="clip") == values
+    return found
 
 
 def _mask_bits(send: _Seen, row: Index) -> tuple[Index, Index]:

@@ -11,7 +11,7 @@ from xtrace.context import IDLE_DOMAIN, NOBODY, Occupant, header_of
 from xtrace.episodes.exact import CHANNELS, MODE, Cycles, Index, Steps
 from xtrace.episodes.tables import NULL
 from xtrace.parsers import hvm
-from xtrace.survey import TRACK_BITS
+from xtrace.states import TRACK_BITS
 
 Model = Literal["legacy", "lockless", "unknown"]
 
