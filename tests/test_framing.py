@@ -82,7 +82,7 @@ class Seen(NamedTuple):
 
 def windows_of(block: Block) -> list[Body]:
     """The windows of a block that are decoded, damage left out."""
-    picks = pick_records(block.words, block.windows[:, 1], np.array([CPU_CHANGE_HEADER], "u4"), block.words[:0])
+    picks = pick_records(block.words, block.windows[:, 1], np.array([CPU_CHANGE_HEADER], "u4"), ())
     if not is_sound(block, picks):
         block, _ = mend(block)
     return [(cpu, block.words[first:end].tobytes()) for first, end, cpu in block.windows.tolist()]

@@ -39,10 +39,12 @@ def plain_starts(words: scan.Words) -> list[int]:
 
 
 def plain_picks(words: scan.Words, ends: Sequence[int], interest: set[int], modes: set[int]) -> dict[str, Any]:
-    """`scan.pick_records`, one record at a time."""
+    """`scan.pick_records`, one record at a time; the channels of states are `modes` and the interest itself."""
     counts: dict[int, int] = {}
-    picked, mode = [], []
-    first, last, last_mode = ([-1] * len(ends) for _ in range(3))
+    picked: list[int] = []
+    state: list[list[int]] = [[], []]
+    first, last = [-1] * len(ends), [-1] * len(ends)
+    last_state = [[-1] * len(ends), [-1] * len(ends)]
     window, position, values = 0, 0, words.tolist()
     while position < len(values):
         header = values[position]
@@ -51,9 +53,11 @@ def plain_picks(words: scan.Words, ends: Sequence[int], interest: set[int], mode
             window += 1
         if header in interest:
             picked.append(position)
-            mode.append(last_mode[window])
-        elif header in modes:
-            last_mode[window] = position
+            for before, known in zip(state, last_state, strict=True):
+                before.append(known[window])
+        for known, channel in zip(last_state, (modes, interest), strict=True):
+            if header in channel:
+                known[window] = position
         if header >> 31:
             first[window] = position if first[window] < 0 else first[window]
             last[window] = position
@@ -63,26 +67,21 @@ def plain_picks(words: scan.Words, ends: Sequence[int], interest: set[int], mode
         "headers": headers,
         "counts": [counts[header] for header in headers],
         "picked": picked,
-        "mode": mode,
+        "state": state,
         "first": first,
         "last": last,
-        "last_mode": last_mode,
+        "last_state": last_state,
         "end": position,
     }
 
 
 def both_engines(words: scan.Words, ends: Sequence[int], interest: set[int], modes: set[int]) -> list[dict[str, Any]]:
     """The picks of NumPy and of Numba, as plain values."""
-    arguments = (
-        words,
-        np.array(ends, np.int64),
-        np.array(sorted(interest), np.uint32),
-        np.array(sorted(modes), np.uint32),
-    )
+    wanted, noted = (np.array(sorted(headers), np.uint32) for headers in (interest, modes))
     answers = []
     for fast in (False, True):
         assert scan.use_fast(fast) is fast, "the tests need the extra `fast`"
-        picks = scan.pick_records(*arguments)
+        picks = scan.pick_records(words, np.array(ends, np.int64), wanted, (noted, wanted))
         answers.append({name: np.asarray(value).tolist() for name, value in picks._asdict().items()})
         assert [value.dtype for value in picks[:-1]] == [np.uint32, *[np.int64] * 6]
     return answers
@@ -138,7 +137,7 @@ def test_picks_by_window(capture: list[Window]) -> None:
         assert answer["end"] == len(words)
         assert len(answer["picked"]) == len(capture)
         assert sum(answer["counts"]) == sum(1 + len(window.records) for window in capture)
-        assert answer["last_mode"] == answer["last"]
+        assert answer["last_state"][0] == answer["last"]
 
 
 @pytest.mark.parametrize("total", range(12))
@@ -204,4 +203,4 @@ def test_longest_records(lane: int, lead: int) -> None:
 def test_numba_leaves_a_full_table_to_numpy() -> None:
     words = words_of(b"".join(Record(0x800_0000 + event).build() for event in range(5000)))
     none = np.zeros(0, np.uint32)
-    assert scan_numba.pick_records(words, np.array([len(words)]), none, none) is None
+    assert scan_numba.pick_records(words, np.array([len(words)]), none, (none,)) is None
