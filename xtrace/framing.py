@@ -83,6 +83,10 @@ class Block:
             return Block, (self.offset, self.words, self.windows)
         return load_block, (self.path, self.offset, self.words.nbytes, self.windows)
 
+    def copy(self) -> Block:
+        """The same in memory of its own, to be kept while reading goes on."""
+        return Block(self.offset, self.words.copy(), self.windows)
+
     def headers(self) -> NDArray[np.int64]:
         """Word positions of the CPU_CHANGE records."""
         first = self.windows[:, 0] - HEADER_BYTES // 4
@@ -104,9 +108,18 @@ def load_block(path: Path, offset: int, size: int, windows: NDArray[np.int64]) -
     return Block(offset, np.frombuffer(_room, "<u4", count // 4), windows, path)
 
 
+def joined(blocks: list[Block]) -> Block:
+    """Blocks without gaps of their own as one; what lies between them in the input is not in it."""
+    if len(blocks) == 1:
+        return blocks[0]
+    begin = np.cumsum([0, *(len(block.words) for block in blocks[:-1])])
+    windows = [block.windows + np.array([at, at, 0]) for at, block in zip(begin.tolist(), blocks, strict=True)]
+    return Block(blocks[0].offset, np.concatenate([block.words for block in blocks]), np.concatenate(windows))
+
+
 def leading_tsc(words: Words) -> int:
     """The first cycle count in records that begin with `words`, 0 where there is none soon."""
-    values = words[:1000].tolist()
+    values = words[:200].tolist()
     at = 0
     while at + 2 < len(values):
         if values[at] >> 31:
@@ -148,10 +161,27 @@ class Framer:
 
     def blocks(self) -> Iterator[Block]:
         """Blocks of about BLOCK_BYTES, in input order."""
+        broken: list[Block] = []
+        size = 0
+        for block, whole in self._pieces():
+            # Broken windows are gathered: a file full of them must not cost a block for each.
+            if broken and (whole or size > BLOCK_BYTES):
+                yield joined(broken)
+                broken, size = [], 0
+            if whole:
+                yield block
+            else:
+                broken.append(block)
+                size += block.words.nbytes
+        if broken:
+            yield joined(broken)
+
+    def _pieces(self) -> Iterator[tuple[Block, bool]]:
+        """Blocks as they come, and whether they are more than one broken window."""
         while self._has(1):
             windows = None if self.distrust else self._follow_chain()
             if windows:
-                yield self._take(windows)
+                yield self._take(windows), True
             elif self._has(HEADER_BYTES) and self._is_header(0):
                 yield from self._broken_window()
             elif self._available() < HEADER_BYTES and self._marks(0):
@@ -207,15 +237,16 @@ class Framer:
         self._advance(size)
         return block
 
-    def _broken_window(self) -> Iterator[Block]:
+    def _broken_window(self) -> Iterator[tuple[Block, bool]]:
         """A header whose window does not end at another header: read what makes sense of it."""
         _, cpu, size = _HEADER.unpack_from(self._buffer, self._at)
         claim = f"the window of CPU {cpu} at byte {self._offset()} says {size} bytes"
         if size > MAX_WINDOW_BYTES and self._has(MAX_WINDOW_BYTES):
-            yield from self._giant_window(cpu, size)
+            for block in self._giant_window(cpu, size):
+                yield block, True
             return
         good = self._sound_bytes(size)
-        yield self._take((HEADER_BYTES, HEADER_BYTES + good, cpu))
+        yield self._take((HEADER_BYTES, HEADER_BYTES + good, cpu)).copy(), False
         left = self._available()
         if self._ended and good + left < size and left < MAX_RECORD_BYTES and not self._marks(0):
             self._skip(left, f"the file ends inside a {'record' if left else 'window'}; {claim}")
@@ -293,7 +324,7 @@ class Framer:
         while found := _FIND.search(self._buffer, self._at + relative, self._at + HEADER_BYTES + NEAR_BYTES):
             relative = found.start() - self._at
             if self._is_plausible(relative):
-                rest = bytes(self._buffer[self._at + relative :][:4000])
+                rest = bytes(self._buffer[self._at + relative :][:800])
                 return leading_tsc(np.frombuffer(rest[: len(rest) & ~3], "<u4"))
             relative += 1
         return 0

@@ -51,17 +51,18 @@ class Reader:
         """Make a second pass possible: copy a pipe to a temporary file, removed by `close`."""
         if self.rereadable:
             return
-        folder = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="xtrace-")))
-        copy = folder / "trace"
-        try:
-            with Source(self.path) as source, copy.open("wb") as out:
-                room = memoryview(bytearray(CHUNK_BYTES))
-                while count := source.read_into(room):
-                    out.write(room[:count])
-        except OSError as reason:
-            raise InputError(
-                f"{self.name}: no room to keep a copy for a second pass in {folder}: {reason.strerror}"
-            ) from None
+        with Source(self.path) as source:
+            folder = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="xtrace-")))
+            copy = folder / "trace"
+            try:
+                with copy.open("wb") as out:
+                    room = memoryview(bytearray(CHUNK_BYTES))
+                    while count := source.read_into(room):
+                        out.write(room[:count])
+            except OSError as reason:
+                raise InputError(
+                    f"{self.name}: no room to keep a copy for a second pass in {folder}: {reason.strerror}"
+                ) from None
         self._spooled = copy
 
     def run(self, function: Callable[[Block], Result]) -> Iterator[Result]:
