@@ -1,8 +1,8 @@
 """Small captures and tables as text, for golden tests: a trace, a question and its answer, all in the test.
 
 A capture is one record a line, `100 cpu0 CALL_START seq=1 func=0x10 n_cpus=2`: cycles (`-` for a record without),
-CPU, event, fields; a field not named is 0. Names may lack their prefix. A line of `---` begins another round of windows: the
-records of each CPU in a round stand together in the file, whatever the order of the lines.
+CPU, event, fields; a field not named is 0. Names may lack their prefix. A line of `---` begins another round of
+windows: the records of each CPU in a round stand together in the file, whatever the order of the lines.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _nested(event: Event, values: dict[str, int]) -> dict[str, Any]:
         if isinstance(named.subcon, Bits):
             found[named.name] = {part: values.pop(part, 0) for part in named.subcon.ranges}
         elif isinstance(named.subcon, Array):
-            found[named.name] = [0] * named.subcon.count
+            found[named.name] = [0] * int(named.subcon.count)  # type: ignore[arg-type]
         else:
             found[named.name] = values.pop(str(named.name), 0)
     return found

@@ -671,7 +671,7 @@ STATES: Final = {
 @pytest.mark.parametrize("between", ["", "---"], ids=["same window", "window before"])
 @pytest.mark.parametrize(("before", "answer"), STATES.values(), ids=STATES)
 def test_what_the_interrupt_hit(before: str, answer: str, between: str, opened: Opened) -> None:
-    with opened("\n".join(["0 cpu7 SCHED_WAKE", before, between, PLAIN])) as trace:
+    with opened(f"0 cpu7 SCHED_WAKE\n{before}\n{between}\n{PLAIN}") as trace:
         rows = trace.deliveries(arrow=True)
     same(f"cpu domain vcpu state\n1 {answer}", rows.slice(0, 1))
 

@@ -390,7 +390,7 @@ class Framer:
         if self._available() < relative + HEADER_BYTES:
             return False
         mark, cpu, _ = _HEADER.unpack_from(self._buffer, self._at + relative)
-        return mark == CPU_CHANGE_HEADER and cpu <= MAX_CPU
+        return bool(mark == CPU_CHANGE_HEADER and cpu <= MAX_CPU)
 
     def _marks(self, relative: int) -> bool:
         """Whether a header begins here, as far as the input goes."""

@@ -104,7 +104,8 @@ class Merger:
             ready, rest = _rows(held, certain), _rows(held, ~certain)
             self._held = [rest]
         merged = ready.items[self._merged(ready)]
-        return merged[merged != None]  # noqa: E711
+        shown: NDArray[Any] = merged[merged != None]  # noqa: E711
+        return shown
 
     def _merged(self, ready: Row) -> Offsets:
         count = len(ready.order)

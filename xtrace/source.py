@@ -117,12 +117,12 @@ class _Raw:
 
     def peek(self, size: int) -> bytes:
         """The first bytes, which the next read gives again; a buffered file's own peek may see less of a pipe."""
-        self._head = self._file.read(size)
+        self._head = bytes(self._file.read(size))
         return self._head
 
     def read(self, size: int = -1) -> bytes:
         head, self._head = (self._head, b"") if size < 0 else (self._head[:size], self._head[size:])
-        data = head + self._file.read(size if size < 0 else size - len(head))
+        data: bytes = head + self._file.read(size if size < 0 else size - len(head))
         self.taken += len(data)
         return data
 
@@ -130,12 +130,12 @@ class _Raw:
         head = self._head[: len(room)]
         self._head = self._head[len(head) :]
         room[: len(head)] = head
-        count = len(head) + self._file.readinto(room[len(head) :])
+        count = len(head) + int(self._file.readinto(room[len(head) :]))
         self.taken += count
         return count
 
     def fileno(self) -> int:
-        return self._file.fileno()
+        return int(self._file.fileno())
 
     def readable(self) -> bool:
         return True

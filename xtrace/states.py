@@ -74,6 +74,6 @@ class Carry:
         result[self._track[cpu] != owner] = np.zeros((), result.dtype)
         result[inside] = value[order][previous[inside]]
         self._last[cpu[held]], self._track[cpu[held]] = value[order][held], owner[held]
-        found = np.empty_like(result)
+        found: NDArray[Any] = np.empty_like(result)
         found[order] = result
         return found
