@@ -13,6 +13,7 @@ from xtrace.decode import Batch, Group
 from xtrace.merge import Merger
 from xtrace.parsers import vectors
 from xtrace.parsers.container import CPU_CHANGE
+from xtrace.parsers.event import Event
 from xtrace.parsers.fields import is_filler
 from xtrace.parsers.pv import PACKING
 
@@ -32,7 +33,7 @@ def lines(
     trace: Trace,
     form: str,
     selection: Selection,
-    events: frozenset[str] | None = None,
+    events: Callable[[Event], bool] | None = None,
     domains: frozenset[int] | None = None,
 ) -> Iterator[list[str]]:
     """The selected records in merged order of time, as batches of lines without newlines.

@@ -314,12 +314,9 @@ FILLS = {"zeros": bytes, "ones": lambda size: b"\xff" * size, "noise": random.Ra
 @pytest.mark.parametrize("fill", FILLS)
 @given(data=st.data())
 def test_overwritten_block(damaged: Damaged, fill: str, data: st.DataObject) -> None:
-    """A block of a disk lost, anywhere: whole 4 KiB, at any byte."""
-    begin = data.draw(st.integers(0, len(damaged.data) - 1))
+    """A block of a disk lost: 4 KiB, anywhere; or less at the end, but enough that it shows."""
+    begin = data.draw(st.integers(0, len(damaged.data) - 100))
     end = min(begin + 4096, len(damaged.data))
-    # Less than a block, at the end of the file, may fall into one record; nothing follows that would tell.
-    if end - begin < 40:
-        begin = end - 40
     seen = damaged.check(damaged.replaced(begin, FILLS[fill](end - begin)), begin, end, wild=True)
     assert seen.found.skipped_bytes > 0
 
@@ -428,11 +425,12 @@ def test_hostile_headers_are_read_in_time(scratch: Path, filling: bytes) -> None
 def test_giant_window(monkeypatch: pytest.MonkeyPatch, damaged: Damaged) -> None:
     """A window beyond the limit is read in pieces; its records are those of the whole."""
     body = b"".join(piece.body for piece in damaged.pieces if piece.cpu == 0)
+    body = body[: len(prefix_of(Piece(0, 0, 0, body), 8000))]
     records = len(record_starts(np.frombuffer(body, "<u4")))
     small = build_window(1, Record(0x802003, (0,) * 7, 1 << 20).build())
     monkeypatch.setattr(framing, "CHUNK_BYTES", 3001)
     monkeypatch.setattr(framing, "BLOCK_BYTES", 4096)
-    for limit in (64, 100, 4096, len(body) - 4, len(body)):
+    for limit in (64, 4096, len(body) - 4, len(body)):
         monkeypatch.setattr(framing, "MAX_WINDOW_BYTES", limit)
         for claim in (len(body), len(body) + 4, len(body) + 1, 0xFFFF_FFF0):
             for tail in (b"", small):

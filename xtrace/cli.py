@@ -168,13 +168,16 @@ def _selection(cpus: str | None, from_: str | None, to: str | None) -> Selection
     )
 
 
+MAX_HZ_DIGITS = 30
+
+
 def _hz(text: str | None) -> int | None:
     """`2596.1M`, `2.4G`, `2400000000` in Hz."""
     if text is None:
         return None
     factor = {"k": 10**3, "m": 10**6, "g": 10**9}.get(text[-1:].lower(), 1)
     whole, _, fraction = text.rstrip("kKmMgG").partition(".")
-    if not whole.isdecimal() or (fraction and not fraction.isdecimal()):
+    if len(text) > MAX_HZ_DIGITS or not whole.isdecimal() or (fraction and not fraction.isdecimal()):
         raise UsageError(f"--cpu-hz {text}: not a frequency; give for example 2596.1M")
     return int(whole) * factor + int(fraction or "0") * factor // int(10 ** len(fraction))
 

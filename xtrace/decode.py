@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -136,8 +136,8 @@ def _never_back(tsc: NDArray[np.uint64], track: NDArray[np.int32], highest: dict
     return order
 
 
-def groups(batch: Batch, dialect: Dialect, wanted: frozenset[str] | None = None) -> Iterator[Group]:
-    """The records of a batch by event layout, decoded. wanted: event names, None for all."""
+def groups(batch: Batch, dialect: Dialect, wanted: Callable[[Event], bool] | None = None) -> Iterator[Group]:
+    """The records of a batch by event layout, decoded. wanted: None for all."""
     for header in np.unique(batch.header).tolist():
         rows = np.flatnonzero(batch.header == header)
         event_id, words = header & 0x0FFFFFFF, header >> 28 & 7
@@ -148,6 +148,6 @@ def groups(batch: Batch, dialect: Dialect, wanted: frozenset[str] | None = None)
             kinds = [(word, np.flatnonzero(inverse == place)) for place, word in enumerate(distinct.tolist())]
         for word, members in kinds:
             event = resolve(event_id, words, bool(header >> 31), word, dialect)
-            if wanted is None or event.name in wanted:
+            if wanted is None or wanted(event):
                 part = payload[members]
                 yield Group(event, rows[members], part, columns.decode(event, part))

@@ -24,6 +24,8 @@ from xtrace.scan import Offsets, Picks, Words, ends_at, pick_records, record_sta
 from xtrace.states import STATE, Channel, States, state_at, tsc_at
 
 HEADER_WORDS = HEADER_BYTES // 4
+ERASED = np.uint32(0xFFFFFFFF)
+"""What storage that lost its content reads as, where it does not read as zeros."""
 
 
 class Interest(NamedTuple):
@@ -130,7 +132,7 @@ def _are_sane(headers: Words) -> bool:
 
 
 def _is_credible(words: Words, starts: Offsets, ends: Offsets) -> bool:
-    """Whether no header is a zero word, and no clock jumps in a window where a class is strange.
+    """Whether no header is a word of zeros or of ones, and no clock jumps in a window where a class is strange.
 
     Strange classes alone prove nothing. But where they come from damage, so do cycle counts.
     """
@@ -141,7 +143,8 @@ def _is_credible(words: Words, starts: Offsets, ends: Offsets) -> bool:
     window = np.searchsorted(ends, stamped, side="right")
     step = np.diff(tsc_at(words, stamped).astype(np.int64))
     jumps = (step < -MAX_STEP_BACK_CYCLES) | (step > MAX_LEAP_CYCLES)
-    return bool(headers.all()) and not bool((jumps & (np.diff(window) == 0)).any())
+    erased = (headers == 0) | (headers == ERASED)
+    return not erased.any() and not bool((jumps & (np.diff(window) == 0)).any())
 
 
 def mend(block: Block) -> tuple[Block, list[Skip]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import pyarrow as pa
 from xtrace.context import NOBODY
 from xtrace.decode import Batch, Group
 from xtrace.merge import Merger
+from xtrace.parsers.event import Event
 
 if TYPE_CHECKING:
     from xtrace.trace import Trace
 
 
-def event_table(trace: Trace, wanted: frozenset[str]) -> pa.Table:
+def event_table(trace: Trace, wanted: Callable[[Event], bool]) -> pa.Table:
     """All records of these events in order of time. Columns as `Trace.events` documents them."""
     parts: list[pa.Table] = []
     merger, ranks, base = Merger(), [], 0

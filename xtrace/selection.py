@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,16 @@ from xtrace.clock import Clock
 from xtrace.decode import Batch
 from xtrace.errors import UsageError
 from xtrace.parsers.container import MAX_CPU
+from xtrace.parsers.event import Event
 from xtrace.parsers.registry import events_named
 from xtrace.states import TRACK_BITS
 
 _UNITS_NS = {"": 1_000_000_000, "s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "µs": 1_000, "ns": 1}
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|ms|us|µs|ns)?")
+_TIME = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(s|ms|us|µs|ns)?")
+_NUMBERS = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
+
+_UNDECLARED = re.compile(r"(TRC_)?(UNKNOWN|GUEST).*|.*_[0-7]W")
+"""Names that records get which fit no declaration: see `registry.resolve`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +78,10 @@ def parse_numbers(text: str, option: str, highest: int) -> frozenset[int]:
     """`0-3,8` as a set. Raises UsageError."""
     found: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not (first.isdecimal() and (last.isdecimal() if dash else True)):
+        match = _NUMBERS.fullmatch(part.strip())
+        if not match:
             raise UsageError(f"{option} {text}: not a list of numbers; give for example 0-3,8")
-        begin, end = int(first), int(last or first)
+        begin, end = int(match[1]), int(match[2] or match[1])
         if begin > end or end > highest:
             raise UsageError(f"{option} {text}: {part.strip()} is not a range within 0-{highest}")
         found.update(range(begin, end + 1))
@@ -87,12 +93,32 @@ def parse_cpus(text: str, option: str = "--cpus") -> frozenset[int]:
     return parse_numbers(text, option, MAX_CPU)
 
 
-def parse_events(pattern: str) -> frozenset[str]:
-    """The names of the events that a name, class, pattern or id means. Raises UsageError where it means none."""
-    found: set[str] = set()
-    for part in pattern.split(","):
-        named = {event.name for event in events_named(part.strip())}
-        if not named:
-            raise UsageError(f"--event {part.strip()}: no such event; `xtrace info TRACE` lists those of a trace")
-        found |= named
-    return frozenset(found)
+@dataclass(frozen=True, slots=True)
+class EventChoice:
+    """Whether an event is meant: by its id, or by a pattern, in upper case, of its name or class.
+
+    What counts is the name that a record is shown under, so that undeclared events can be chosen, too.
+    """
+
+    ids: frozenset[int]
+    patterns: tuple[str, ...]
+
+    def __call__(self, event: Event) -> bool:
+        """Whether this event is meant."""
+        names = (event.name, event.name.removeprefix("TRC_"), event.trace_class)
+        return event.event_id in self.ids or any(
+            fnmatchcase(name.upper(), pattern) for name in names for pattern in self.patterns
+        )
+
+
+def parse_events(text: str) -> EventChoice:
+    """The events that names, classes, patterns or ids mean. Raises UsageError for a name that no event can have."""
+    ids, patterns = set(), []
+    for part in map(str.strip, text.split(",")):
+        try:
+            ids.add(int(part, 0))
+        except ValueError:
+            patterns.append(part.upper())
+            if not (events_named(part) or _UNDECLARED.fullmatch(part.upper())):
+                raise UsageError(f"--event {part}: no such event; `xtrace info TRACE` lists those of a trace") from None
+    return EventChoice(frozenset(ids), tuple(patterns))

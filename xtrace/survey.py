@@ -152,7 +152,8 @@ def survey(reader: Reader, interest: Interest) -> Survey:
     found.total_bytes = reader.total_bytes
     found.skips = sorted(found.skips + reader.skips)
     if not found.total_bytes:
-        raise InputError(f"{reader.name}: the file is empty")
+        why = found.skips[0].reason if found.skips else "the file is empty"
+        raise InputError(f"{reader.name}: {why}")
     if not found.counts:
         raise InputError(
             f"{reader.name}: no xentrace window in {found.total_bytes} bytes; give a file that xentrace wrote"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -16,6 +16,7 @@ from xtrace.dialect import DIALECT_SAMPLES, recognise_dialect
 from xtrace.digest import Interest
 from xtrace.episodes.exact import CHANNELS, SMP_HEADERS, SUBJECT_HEADERS
 from xtrace.errors import MissingEventsError
+from xtrace.parsers.event import Event
 from xtrace.parsers.registry import EVENTS, Dialect, resolve
 from xtrace.reader import Progress, Reader
 from xtrace.selection import Selection, parse_events
@@ -203,7 +204,7 @@ class Trace:
             chosen = (selection or Selection()).records(batch, clock)
             yield batch, np.flatnonzero(chosen)
 
-    def groups(self, batch: Batch, wanted: frozenset[str] | None = None) -> Iterator[Group]:
+    def groups(self, batch: Batch, wanted: Callable[[Event], bool] | None = None) -> Iterator[Group]:
         """Records of a batch by event layout, decoded."""
         return groups(batch, self.dialect, wanted)
 
