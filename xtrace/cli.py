@@ -256,7 +256,9 @@ def _warn(trace: Trace) -> None:
 
 
 def _say(text: str) -> None:
-    typer.echo("".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text), err=True)
+    from xtrace.reports.units import printable
+
+    typer.echo(printable(text), err=True)
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from xtrace.decode import Batch
 from xtrace.parsers.container import CPU_CHANGE_HEADER
 from xtrace.scan import Offsets
-from xtrace.states import TRACK_BITS
+from xtrace.states import TRACK_BITS, cpu_of
 
 ROUNDS: Final = 4
 """Rounds held: the one being read, and those whose end is no bound yet for what it may bring."""
@@ -83,7 +83,7 @@ class Merger:
         mine = np.flatnonzero(batch.track >> TRACK_BITS == capture)
         window = batch.window[mine]
         begin = np.flatnonzero(np.diff(window, prepend=-1))
-        cpus = batch.track[mine][begin] & ((1 << TRACK_BITS) - 1)
+        cpus = cpu_of(batch.track[mine][begin])
         tops = np.maximum.reduceat(batch.order[mine], begin)
         for cpu, top, number in zip(cpus.tolist(), tops.tolist(), window[begin].tolist(), strict=True):
             self._appeared.setdefault(capture << TRACK_BITS | cpu, len(self._appeared))

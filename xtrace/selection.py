@@ -15,7 +15,7 @@ from xtrace.errors import UsageError
 from xtrace.parsers.container import MAX_CPU
 from xtrace.parsers.event import Event
 from xtrace.parsers.registry import events_named
-from xtrace.states import TRACK_BITS
+from xtrace.states import cpu_of
 
 _UNITS_NS = {"": 1_000_000_000, "s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "µs": 1_000, "ns": 1}
 _TIME = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(s|ms|us|µs|ns)?")
@@ -41,7 +41,7 @@ class Selection:
 
     def records(self, batch: Batch, clock: Clock) -> NDArray[np.bool_]:
         """Which records of a batch are meant. Those without any time are in no span."""
-        chosen = self._on(batch.track & ((1 << TRACK_BITS) - 1))
+        chosen = self._on(cpu_of(batch.track))
         if self.from_ns is not None or self.to_ns is not None:
             chosen &= (batch.tsc > 0) & self._within(clock.to_ns(batch.tsc))
         return chosen

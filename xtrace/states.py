@@ -21,6 +21,13 @@ TRACK_BITS: Final = 14
 Channel = Mapping[int, tuple[int, int]]
 """Header words of timestamped records, and which two payload words of each matter."""
 
+
+def cpu_of(track: NDArray[Any]) -> NDArray[Any]:
+    """The CPU of each track, of the dtype given."""
+    cpu: NDArray[Any] = track & ((1 << TRACK_BITS) - 1)
+    return cpu
+
+
 STATE: Final = np.dtype([("header", "<u4"), ("first", "<u4"), ("second", "<u4"), ("tsc", "<u8")])
 """The record that set a state: its header (0: none yet), its two words that matter, its timestamp."""
 
@@ -66,7 +73,7 @@ class Carry:
         """For each window, in input order, the last known value of an earlier window of its track; zero for none."""
         order = np.argsort(track, kind="stable")
         owner, held = track[order], known[order]
-        cpu = owner & ((1 << TRACK_BITS) - 1)
+        cpu = cpu_of(owner)
         latest = np.maximum.accumulate(np.where(held, np.arange(len(order)), -1))
         previous = np.concatenate(([-1], latest[:-1]))
         inside = previous >= np.searchsorted(owner, owner)

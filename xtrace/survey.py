@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from xtrace.digest import LIMIT, Digest, Extract, Interest, digest
 from xtrace.errors import InputError
 from xtrace.framing import Skip
-from xtrace.parsers.container import MAX_CPU
 from xtrace.reader import Reader
 from xtrace.scan import Words
-from xtrace.states import STATE, TRACK_BITS, Carry, States
+from xtrace.states import STATE, TRACK_BITS, Carry, States, cpu_of
 
 RESTART_CYCLES: Final = 1 << 24
 """A CPU's clock that goes back by more than this between windows is another capture. Xen's own corrections of
@@ -40,7 +39,7 @@ class Records(NamedTuple):
     @property
     def cpu(self) -> NDArray[np.int32]:
         """The CPU that wrote each record."""
-        return self.track & np.int32(MAX_CPU | 1)
+        return cpu_of(self.track)
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from xtrace.parsers.event import Event
 from xtrace.parsers.registry import EVENTS, Dialect, resolve
 from xtrace.reader import Progress, Reader
 from xtrace.selection import Selection, parse_events
-from xtrace.states import TRACK_BITS
+from xtrace.states import cpu_of
 from xtrace.survey import Survey, survey
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class Trace:
     @staticmethod
     def cpu_of(batch: Batch) -> np.ndarray[Any, Any]:
         """The CPU of each record."""
-        return batch.track & ((1 << TRACK_BITS) - 1)
+        return cpu_of(batch.track)
 
 
 def open(path: str | os.PathLike[str], **options: Any) -> Trace:  # noqa: A001
