@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from xtrace import columns
 from xtrace.context import OCCUPANT, RUNSTATE_HEADERS, SWITCHES, occupant
-from xtrace.digest import is_sound, mend
-from xtrace.framing import Block
-from xtrace.parsers.container import CPU_CHANGE_HEADER
+from xtrace.digest import interest, is_sound, mend
+from xtrace.block import Block
 from xtrace.parsers.event import Event
 from xtrace.parsers.registry import Dialect, needs_first_word, resolve
 from xtrace.reader import Reader
-from xtrace.scan import Offsets, Words, last_before, pick_records, record_starts
-from xtrace.states import STATE, Carry, state_at, tsc_at
+from xtrace.scan import STATE_WORDS, Offsets, Words, last_before, pick_records, record_starts, state_at, tsc_at
+from xtrace.states import Carry, states
 from xtrace.survey import CaptureTracker, Survey
 
 
@@ -75,14 +74,15 @@ class Group(NamedTuple):
     columns: columns.Columns
 
 
-def batches(reader: Reader, found: Survey) -> Iterator[Batch]:
+def batches(reader: Reader, survey: Survey) -> Iterator[Batch]:
     """All records of a trace, block by block. Damage is left out as in its survey."""
-    has_runstates = any(found.counts[header] for header in RUNSTATE_HEADERS)
-    tracker, channels = CaptureTracker(), (OCCUPANT, SWITCHES)
-    carries = [Carry(STATE) for _ in channels]
+    has_runstates = any(survey.counts[header] for header in RUNSTATE_HEADERS)
+    tracker = CaptureTracker()
+    setters = interest(channels=(OCCUPANT, SWITCHES))
+    carries = [Carry(np.uint32, STATE_WORDS) for _ in range(setters.channels)]
     highest: dict[int, int] = {}
     window = 0
-    for block in reader.run(_sound_block):
+    for block in map(_sound_block, reader.blocks()):
         words, cpu = block.words, block.windows[:, 2]
         starts = record_starts(words)
         header = words[starts]
@@ -93,27 +93,29 @@ def batches(reader: Reader, found: Survey) -> Iterator[Batch]:
         latest = np.maximum.accumulate(np.where(stamped, np.arange(len(starts)), -1))
         inside = latest >= begin[row]
         first, last = _window_times(own, stamped, row, len(block.windows))
-        track, before = tracker.place(cpu, first, last)
+        tracks, before = tracker.place(cpu, first, last)
         tsc = np.where(inside, own[np.maximum(latest, 0)], before[row])
         ends = block.windows[:, 1]
         begins = np.concatenate(([0], ends[:-1]))
-        states = []
-        for channel, carry in zip(channels, carries, strict=True):
-            noted = starts[np.isin(header, np.array(sorted(channel), np.uint32))]
-            last_state = state_at(words, last_before(noted, ends, begins), channel)
-            carried = carry.before(track, last_state, last_state["header"] > 0)
-            state = state_at(words, last_before(noted, starts, begins[row]), channel)
-            states.append(np.where(state["header"] > 0, state, carried[row]))
-        there = occupant(states[0], states[1], has_runstates)
-        order = _never_back(tsc, track[row], highest)
-        yield Batch(words, starts, header, track[row], tsc, order, window + row, there.domain, there.vcpu)
+        found = []
+        for channel, carry in enumerate(carries):
+            noted = starts[np.isin(header, setters.header[setters.sets >> channel & 1 != 0])]
+            last_state = state_at(words, last_before(noted, ends, begins), setters, channel)
+            carried = carry.before(tracks, last_state, last_state[:, 0] > 0, np.arange(len(ends)))
+            state = state_at(words, last_before(noted, starts, begins[row]), setters, channel)
+            missing = state[:, 0] == 0
+            state[missing] = carried[row[missing]]
+            found.append(states(state))
+        there = occupant(*found, has_runstates)
+        track = tracks.track[row]
+        order = _never_back(tsc, track, highest)
+        yield Batch(words, starts, header, track, tsc, order, window + row, there.domain, there.vcpu)
         window += len(block.windows)
 
 
 def _sound_block(block: Block) -> Block:
-    interest = np.array([CPU_CHANGE_HEADER], np.uint32)
-    picks = pick_records(block.words, block.windows[:, 1], interest, ())
-    return block if is_sound(block, picks) else mend(block)[0]
+    picks = pick_records(block.words, block.windows[:, 1], interest())
+    return block if picks is not None and is_sound(block, picks) else mend(block)[0]
 
 
 def _window_times(

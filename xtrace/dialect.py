@@ -9,11 +9,11 @@ from xtrace.parsers.event import Vendor
 from xtrace.parsers.registry import EVENTS, Dialect
 from xtrace.survey import Survey
 
-_RUNQ_LOAD: Final = next(header_of(event) for event in EVENTS if event.name == "TRC_CSCHED2_UPDATE_RUNQ_LOAD")
+RUNQ_LOAD: Final = next(header_of(event) for event in EVENTS if event.name == "TRC_CSCHED2_UPDATE_RUNQ_LOAD")
 _SVM_EXITS: Final = [header_of(event) for event in EVENTS if event.name in {"TRC_HVM_SVM_EXIT", "TRC_HVM_SVM_EXIT64"}]
 _INTR: Final = {event.vendor: header_of(event) for event in EVENTS if event.name == "TRC_HVM_INTR"}
-DIALECT_SAMPLES: Final = frozenset([_RUNQ_LOAD])
-"""Records of which a few are needed."""
+DIALECT_SAMPLES_PER_BLOCK: Final = 16
+"""Few of the RUNQ_LOAD records tell enough."""
 
 
 def recognise_dialect(found: Survey) -> Dialect:
@@ -29,5 +29,5 @@ def recognise_dialect(found: Survey) -> Dialect:
         vendor = "svm"
     elif found.counts[_INTR["vmx"]]:
         vendor = "vmx"
-    release = 17 if (found.records(_RUNQ_LOAD).payload[:, 5] != 0).any() else None
+    release = 17 if (found.records(RUNQ_LOAD).payload[:, 5] != 0).any() else None
     return Dialect(vendor, release)

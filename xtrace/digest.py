@@ -2,125 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.framing import (
-    HEADER_BYTES,
-    MAX_LEAP_CYCLES,
-    MAX_STEP_BACK_CYCLES,
-    SANE,
-    Block,
-    Framer,
-    Skip,
-    leading_tsc,
-)
+from xtrace.block import HEADER_BYTES, Block, Skip, leading_tsc
+from xtrace.framing import MAX_LEAP_CYCLES, MAX_STEP_BACK_CYCLES, SANE, Framer
 from xtrace.parsers.container import CPU_CHANGE_HEADER
-from xtrace.scan import Offsets, Picks, Words, ends_at, pick_records, record_starts
-from xtrace.states import STATE, Channel, States, state_at, tsc_at
+from xtrace.scan import Interest, Offsets, Picks, Words, ends_at, pick_records, record_starts, tsc_at
+from xtrace.states import Channel
 
-HEADER_WORDS = HEADER_BYTES // 4
-ERASED = np.uint32(0xFFFFFFFF)
+HEADER_WORDS: Final = HEADER_BYTES // 4
+ALL: Final = np.iinfo(np.int64).max
+SAMPLED_BYTES: Final = 128 << 20
+"""What is sampled is sampled in this much of a trace."""
+ERASED: Final = np.uint32(0xFFFFFFFF)
 """What storage that lost its content reads as, where it does not read as zeros."""
 
 
-class Interest(NamedTuple):
-    """Header words whose records a digest shall carry.
+def interest(
+    kept: Collection[int] = (),
+    sampled: Mapping[int, int] | None = None,
+    subjects: Collection[int] = (),
+    channels: Sequence[Channel] = (),
+) -> Interest:
+    """What a walk shall look for, by header word.
 
     kept      every such record
-    sampled   the first few of each block, enough to recognise who wrote the trace
-    limited   some of `kept`: the first LIMIT of the trace
+    sampled   the first so many of each block, in the first SAMPLED_BYTES of the trace
     subjects  some of `kept`: note with each the states before it
     channels  the states to follow
     """
-
-    kept: frozenset[int]
-    sampled: frozenset[int] = frozenset()
-    limited: frozenset[int] = frozenset()
-    subjects: frozenset[int] = frozenset()
-    channels: tuple[Channel, ...] = ()
-
-
-SAMPLES_PER_BLOCK = 16
-LIMIT = 1 << 17
-
-
-class Extract(NamedTuple):
-    """Records of one header word.
-
-    window   int64 (n)         row in the digest's windows
-    tsc      uint64 (n)        own timestamp, 0 where the record has none
-    payload  uint32 (n, words)
-    state    STATE (n, channels)  the state before it, zeros where its window does not tell; of length 0 unless
-                               it is a subject
-    """
-
-    window: Offsets
-    tsc: NDArray[np.uint64]
-    payload: Words
-    state: States
+    limits = dict.fromkeys(kept, ALL) | dict(sampled or {})
+    headers = sorted(limits.keys() | {header for channel in channels for header in channel})
+    place = [[channel.get(header, (0, 0)) for channel in channels] for header in headers]
+    return Interest(
+        header=np.array(headers, np.uint32),
+        limit=np.array([limits.get(header, 0) for header in headers], np.int64),
+        subject=np.array([header in subjects for header in headers], np.bool_),
+        sets=np.array([sum((header in one) << bit for bit, one in enumerate(channels)) for header in headers], np.uint8),
+        place=np.array(place, np.int64).reshape(len(headers), len(channels), 2),
+    )
 
 
 @dataclass(slots=True)
 class Digest:
-    """What a block holds.
-
-    Arrays by window: cpu, size_bytes (without header), first_tsc and last_tsc (0: none), last_state (STATE
-    (n, channels), zeros where the window sets none).
-    """
+    """What a block holds: its picks; by window CPU and size without header; the byte ranges left out."""
 
     offset: int
     record_bytes: int
-    headers: NDArray[np.uint32]
-    counts: NDArray[np.int64]
+    picks: Picks
     cpu: NDArray[np.int64]
     size_bytes: NDArray[np.int64]
-    first_tsc: NDArray[np.uint64]
-    last_tsc: NDArray[np.uint64]
-    last_state: States
-    extracts: dict[int, Extract]
     skips: list[Skip]
 
 
 def digest(block: Block, interest: Interest) -> Digest:
     """Walk a block and keep what is of interest; damaged windows give what can be read of them."""
-    wanted = np.array(sorted(interest.kept | interest.sampled | {CPU_CHANGE_HEADER}), np.uint32)
-    states = [np.array(sorted(channel), np.uint32) for channel in interest.channels]
-    picks = pick_records(block.words, block.windows[:, 1], wanted, states)
-    skips: list[Skip] = []
-    if not is_sound(block, picks):
+    if block.offset >= SAMPLED_BYTES:
+        interest = interest._replace(limit=np.where(interest.limit == ALL, ALL, 0))
+    picks, skips = pick_records(block.words, block.windows[:, 1], interest), []
+    if picks is None or not is_sound(block, picks):
         block, skips = mend(block)
-        picks = pick_records(block.words, block.windows[:, 1], wanted, states)
-    words, windows = block.words, block.windows
+        picks = pick_records(block.words, block.windows[:, 1], interest)
+        if picks is None:
+            raise AssertionError("mended windows hold whole records")
     return Digest(
         offset=block.offset,
-        record_bytes=len(words) * 4,
-        headers=picks.headers,
-        counts=picks.counts,
-        cpu=windows[:, 2],
-        size_bytes=(windows[:, 1] - windows[:, 0]) * 4,
-        first_tsc=tsc_at(words, picks.first),
-        last_tsc=tsc_at(words, picks.last),
-        last_state=_states(words, picks.last_state, interest.channels),
-        extracts=_extract(words, windows, picks, interest),
+        record_bytes=len(block.words) * 4,
+        picks=picks,
+        cpu=block.windows[:, 2],
+        size_bytes=(block.windows[:, 1] - block.windows[:, 0]) * 4,
         skips=skips,
     )
 
 
 def is_sound(block: Block, picks: Picks) -> bool:
-    """Whether the records fill every window of the block exactly, and strange ones do not look misread."""
-    if picks.end != len(block.words):
-        return False
-    expected = block.headers()
-    counted = picks.counts[picks.headers == CPU_CHANGE_HEADER].sum()
-    if counted != len(expected):
-        return False
-    found = np.searchsorted(picks.picked, expected)
-    if not np.array_equal(picks.picked.take(found, mode="clip"), expected):
+    """Whether a block whose records fit has headers only where windows begin, and strange ones do not look misread."""
+    if picks.counts[picks.headers == CPU_CHANGE_HEADER].sum() != len(block.headers()):
         return False
     if _are_sane(picks.headers):
         return True
@@ -205,33 +168,3 @@ class _Memory:
         room[:count] = self.data[:count]
         self.data = self.data[count:]
         return count
-
-
-def _states(words: Words, at: Offsets, channels: tuple[Channel, ...]) -> States:
-    """STATE (n, channels) of word offsets (channels, n)."""
-    found = np.zeros((at.shape[1], len(channels)), STATE)
-    for place, channel in enumerate(channels):
-        found[:, place] = state_at(words, at[place], channel)
-    return found
-
-
-def _extract(words: Words, windows: NDArray[np.int64], picks: Picks, interest: Interest) -> dict[int, Extract]:
-    headers = words[picks.picked]
-    window = np.searchsorted(windows[:, 1], picks.picked, side="right")
-    subject = np.isin(headers, np.array(sorted(interest.subjects), np.uint32))
-    states = _states(words, picks.state[:, subject], interest.channels)
-    place = np.cumsum(subject) - 1
-    extracts = {}
-    for header in (interest.kept | interest.sampled).intersection(picks.headers.tolist()):
-        rows = np.flatnonzero(headers == header)
-        if header in interest.sampled:
-            rows = rows[:SAMPLES_PER_BLOCK]
-        at = picks.picked[rows]
-        stamped = header >> 31
-        extracts[header] = Extract(
-            window[rows],
-            tsc_at(words, at) if stamped else np.zeros(len(at), np.uint64),
-            words[(at + 1 + 2 * stamped)[:, None] + np.arange(header >> 28 & 7)],
-            states[place[rows]] if header in interest.subjects else states[:0],
-        )
-    return extracts

@@ -10,23 +10,26 @@ from __future__ import annotations
 
 import re
 import struct
-from array import array
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.parsers.container import CPU_CHANGE_HEADER, MAX_CPU, WINDOW_HEADER_BYTES
+from xtrace.block import HEADER_BYTES, Block, Skip, joined, leading_tsc
+from xtrace.chain import MAX_WINDOW_BYTES, follow, is_mark
+from xtrace.parsers.container import CPU_CHANGE_HEADER, MAX_CPU
 from xtrace.parsers.event import CLASSES
-from xtrace.scan import MAX_RECORD_WORDS, RECORD_WORDS, Words, ends_at, record_starts
+from xtrace.scan import MAX_RECORD_WORDS, RECORD_WORDS, ends_at, record_starts
 from xtrace.source import CHUNK_BYTES
 
 BLOCK_BYTES: Final = CHUNK_BYTES
-MAX_WINDOW_BYTES: Final = 64 << 20
-"""A window larger than this is read in pieces, so that memory stays bounded whatever a header says."""
+ROOM_SLACK_BYTES: Final = 1 << 20
+UNUSED_REFERENCES: Final = 3
+"""How often CPython counts an object that only a list, a loop and the question itself refer to."""
 
 MAX_LEAP_CYCLES: Final = 1 << 44
 MAX_STEP_BACK_CYCLES: Final = 1 << 24
@@ -37,7 +40,6 @@ NEAR_CYCLES: Final = 1 << 34
 NEAR_BYTES: Final = 1 << 20
 """How far ahead a neighbour is looked for."""
 
-HEADER_BYTES: Final = WINDOW_HEADER_BYTES
 MAX_RECORD_BYTES: Final = 4 * MAX_RECORD_WORDS
 EVENT_MASK: Final = 0x0FFF_FFFF
 SANE: Final = np.zeros(1 << 16, np.bool_)
@@ -52,80 +54,6 @@ _HEADER: Final = struct.Struct("<III")
 _PATTERN: Final = CPU_CHANGE_HEADER.to_bytes(4, "little")
 _FIND: Final = re.compile(re.escape(_PATTERN))
 _WORDS: Final[list[int]] = RECORD_WORDS.tolist()
-
-
-class Skip(NamedTuple):
-    """Bytes that were not decoded; length 0 where only the framing was wrong and nothing was lost."""
-
-    offset: int
-    length: int
-    reason: str
-
-
-@dataclass(slots=True)
-class Block:
-    """Some whole windows that stand together in the input, each with its header.
-
-    offset   byte position of `words[0]` in the uncompressed input
-    words    uint32, headers included
-    windows  int64 (n, 3): first word behind the header, end word, CPU; where a window larger than
-             MAX_WINDOW_BYTES is continued, its first word has no header before it
-    """
-
-    offset: int
-    words: Words
-    windows: NDArray[np.int64]
-    path: Path | None = None
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """A worker process reads the words again instead of having them sent, where the file allows."""
-        if self.path is None:
-            return Block, (self.offset, self.words, self.windows)
-        return load_block, (self.path, self.offset, self.words.nbytes, self.windows)
-
-    def copy(self) -> Block:
-        """The same in memory of its own, to be kept while reading goes on."""
-        return Block(self.offset, self.words.copy(), self.windows)
-
-    def headers(self) -> NDArray[np.int64]:
-        """Word positions of the CPU_CHANGE records."""
-        first = self.windows[:, 0] - HEADER_BYTES // 4
-        return first[1:] if len(first) and first[0] < 0 else first
-
-
-_room = bytearray(0)
-"""Where a worker process reads its blocks: fresh memory for each would cost as much as reading."""
-
-
-def load_block(path: Path, offset: int, size: int, windows: NDArray[np.int64]) -> Block:
-    """The block of a file at this place, until the next one is loaded; OSError where the file cannot be read."""
-    global _room
-    if len(_room) < size:
-        _room = bytearray(size)
-    with path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        count = file.readinto(memoryview(_room)[:size])
-    return Block(offset, np.frombuffer(_room, "<u4", count // 4), windows, path)
-
-
-def joined(blocks: list[Block]) -> Block:
-    """Blocks without gaps of their own as one; what lies between them in the input is not in it."""
-    if len(blocks) == 1:
-        return blocks[0]
-    begin = np.cumsum([0, *(len(block.words) for block in blocks[:-1])])
-    windows = [block.windows + np.array([at, at, 0]) for at, block in zip(begin.tolist(), blocks, strict=True)]
-    return Block(blocks[0].offset, np.concatenate([block.words for block in blocks]), np.concatenate(windows))
-
-
-def leading_tsc(words: Words) -> int:
-    """The first cycle count in records that begin with `words`, 0 where there is none soon."""
-    values = words[:200].tolist()
-    at = 0
-    while at + 2 < len(values):
-        if values[at] >> 31:
-            return int(values[at + 1] | values[at + 2] << 32)
-        at += _WORDS[values[at] >> 28]
-    return 0
 
 
 class ByteSource(Protocol):
@@ -146,18 +74,21 @@ class Framer:
 
     distrust  read the records of every window one by one, even where its size fits
     near      cycle counts of neighbouring windows that the source does not hold
+    base      byte position in the whole input of the source's next
+    last_tsc  the first cycle count of the last window before that, 0 for none
     """
 
     source: ByteSource
     distrust: bool = False
     near: tuple[int, ...] = ()
+    base: int = 0
+    last_tsc: int = 0
     skips: list[Skip] = field(default_factory=list)
     total_bytes: int = 0
     _buffer: memoryview = field(default_factory=lambda: memoryview(b""))
-    _base: int = 0
+    _rooms: list[NDArray[np.uint8]] = field(default_factory=list)
     _at: int = 0
     _ended: bool = False
-    _last_tsc: int = 0
 
     def blocks(self) -> Iterator[Block]:
         """Blocks of about BLOCK_BYTES, in input order."""
@@ -180,7 +111,7 @@ class Framer:
         """Blocks as they come, and whether they are more than one broken window."""
         while self._has(1):
             windows = None if self.distrust else self._follow_chain()
-            if windows:
+            if windows is not None and len(windows):
                 yield self._take(windows), True
             elif self._has(HEADER_BYTES) and self._is_header(0):
                 yield from self._broken_window()
@@ -192,39 +123,19 @@ class Framer:
         if self.source.ended_early:
             self.skips.append(Skip(self.total_bytes, 0, f"the {self.source.compression} stream ends early"))
 
-    def _follow_chain(self) -> array[int]:
-        """Sound windows until a block is full, the chain breaks or the input ends.
-
-        Returns first byte, end and CPU of each, one after the other, counted from the current position.
-        """
+    def _follow_chain(self) -> NDArray[np.int64]:
+        """As `chain.follow` from the current position, until a block is full."""
         self._has(HEADER_BYTES)
-        windows = self._hop()
-        if not windows and self._is_header(0):
+        windows = follow(self._buffer[self._at :], BLOCK_BYTES, ended=self._ended)
+        if not len(windows) and self._is_header(0):
             # The first window is not in memory whole.
             _, _, size = _HEADER.unpack_from(self._buffer, self._at)
             if size <= MAX_WINDOW_BYTES:
                 self._has(2 * HEADER_BYTES + size)
-                windows = self._hop()
+                windows = follow(self._buffer[self._at :], BLOCK_BYTES, ended=self._ended)
         return windows
 
-    def _hop(self) -> array[int]:
-        """As `_follow_chain`, of what is in memory. A file may have millions of windows: no calls in this loop."""
-        windows = array("q")
-        unpack, buffer, at = _HEADER.unpack_from, self._buffer, self._at
-        room = len(buffer) - at
-        begin = 0
-        while begin < BLOCK_BYTES and begin + HEADER_BYTES <= room:
-            mark, cpu, size = unpack(buffer, at + begin)
-            end = begin + HEADER_BYTES + size
-            if mark != CPU_CHANGE_HEADER or cpu > MAX_CPU or size & 3 or end > room:
-                break
-            windows.extend((begin + HEADER_BYTES, end, cpu))
-            begin = end
-        if windows and not self._marks(begin) and not (begin == room and self._ended):
-            del windows[-3:]
-        return windows
-
-    def _take(self, windows: Sequence[int]) -> Block:
+    def _take(self, windows: NDArray[np.int64] | tuple[int, int, int]) -> Block:
         """The block of these windows, which begins at the current position; move behind it."""
         table = np.array(windows, np.int64).reshape(-1, 3)
         begin, size = self._at, int(table[-1, 1])
@@ -233,7 +144,7 @@ class Framer:
         data = self._buffer[begin : begin + size]
         words = np.frombuffer(data if begin % 4 == 0 else data.tobytes(), "<u4")
         block = Block(self._offset(), words, table, self.source.path)
-        self._last_tsc = leading_tsc(words[table[-1, 0] :]) or self._last_tsc
+        self.last_tsc = leading_tsc(words[table[-1, 0] :]) or self.last_tsc
         self._advance(size)
         return block
 
@@ -292,7 +203,7 @@ class Framer:
         Certain is a record that another follows, or a header, or the end: one that runs into damage may be misread.
         """
         good, sure, own = 0, 0, False
-        near = [tsc for tsc in (*self.near, self._last_tsc, self._next_tsc()) if tsc]
+        near = [tsc for tsc in (*self.near, self.last_tsc, self._next_tsc()) if tsc]
         while good < MAX_WINDOW_BYTES:
             relative = HEADER_BYTES + good
             if not self._has(relative + 4) or self._is_plausible(relative):
@@ -394,8 +305,7 @@ class Framer:
 
     def _marks(self, relative: int) -> bool:
         """Whether a header begins here, as far as the input goes."""
-        rest = bytes(self._buffer[self._at + relative : self._at + relative + 4])
-        return len(rest) > 0 and _PATTERN.startswith(rest)
+        return is_mark(self._buffer, self._at + relative)
 
     def _skip(self, length: int, reason: str) -> None:
         self.skips.append(Skip(self._offset(), length, reason))
@@ -405,21 +315,29 @@ class Framer:
         """Whether `size` bytes from the current position on exist; reads them into memory."""
         while self._available() < size and not self._ended:
             left = self._available()
-            # NumPy leaves new memory as it is; a bytearray would clear it first.
-            room = memoryview(np.empty(left + CHUNK_BYTES, np.uint8))  # type: ignore[arg-type]
+            room = memoryview(self._room(left + CHUNK_BYTES))  # type: ignore[arg-type]
             room[:left] = self._buffer[self._at :]
-            count = self.source.read_into(room[left:])
+            count = self.source.read_into(room[left : left + CHUNK_BYTES])
             self._ended = count < CHUNK_BYTES
             self._buffer = room[: left + count]
-            self._base += self._at
+            self.base += self._at
             self._at = 0
         return self._available() >= size
+
+    def _room(self, size: int) -> NDArray[np.uint8]:
+        """Memory that no block is using any more; fresh memory would cost as much as reading into it."""
+        for room in self._rooms:
+            if len(room) >= size and sys.getrefcount(room) == UNUSED_REFERENCES:
+                return room
+        self._rooms = [room for room in self._rooms if sys.getrefcount(room) > UNUSED_REFERENCES]
+        self._rooms.append(np.empty(size + ROOM_SLACK_BYTES, np.uint8))
+        return self._rooms[-1]
 
     def _available(self) -> int:
         return len(self._buffer) - self._at
 
     def _offset(self) -> int:
-        return self._base + self._at
+        return self.base + self._at
 
     def _advance(self, size: int) -> None:
         self._at += size

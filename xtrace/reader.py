@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from xtrace import scan
+from xtrace import framing, scan
+from xtrace.block import Block, Skip, leading_tsc
+from xtrace.chain import load_stretch
 from xtrace.errors import InputError
-from xtrace.framing import Block, Framer, Skip
+from xtrace.framing import Framer
 from xtrace.source import CHUNK_BYTES, Source
 
 Result = TypeVar("Result")
@@ -65,35 +68,67 @@ class Reader:
                 ) from None
         self._spooled = copy
 
-    def run(self, function: Callable[[Block], Result]) -> Iterator[Result]:
-        """`function` of each block, in input order; then `skips` and `total_bytes` hold what framing found."""
+    def blocks(self) -> Iterator[Block]:
+        """The blocks in input order; then `skips` and `total_bytes` hold what framing found."""
         with Source(self._spooled or self.path) as source:
-            large = source.total_bytes is not None and source.total_bytes >= FAST_FROM_BYTES
-            fast = scan.use_fast(large)
+            scan.use_fast(_is_large(source))
             framer = Framer(source)
-            with self._executor(source, large, fast) as executor:
-                waiting: deque[Future[Result]] = deque()
-                for block in framer.blocks():
-                    if self.progress:
-                        self.progress(source.position(), source.total_bytes)
-                    if executor is None:
-                        yield function(block)
-                        continue
-                    waiting.append(executor.submit(function, block))
-                    if len(waiting) > 2 * self.workers:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
+            for block in framer.blocks():
+                self._tell(source.position(), source)
+                yield block
             self.skips, self.total_bytes = framer.skips, framer.total_bytes
 
-    def _executor(self, source: Source, large: bool, fast: bool) -> Executor | _Inline:
-        if self.workers == 1 or not large:
-            return _Inline()
+    def run(self, function: Callable[[Block], Result]) -> Iterator[Result]:
+        """`function` of each block, several at a time; else as `blocks`. No result may hold memory of its block."""
+        with Source(self._spooled or self.path) as source:
+            fast = scan.use_fast(_is_large(source))
+            framer = Framer(source)
+            with self._executor(source, fast=fast) as executor:
+                if executor is None:
+                    results = map(function, framer.blocks())
+                else:
+                    if source.path is not None:
+                        framer.base, framer.last_tsc = yield from self._stretches(executor, source, function)
+                        source.seek(framer.base)
+                    results = _in_order((executor.submit(function, block) for block in framer.blocks()), self.workers)
+                for result in results:
+                    self._tell(source.position(), source)
+                    yield result
+            self.skips, self.total_bytes = framer.skips, framer.total_bytes
+
+    def _stretches(
+        self, executor: Executor, source: Source, function: Callable[[Block], Result]
+    ) -> Generator[Result, None, tuple[int, int]]:
+        """`function` of stretches of a file that workers read and frame by themselves, while these join.
+
+        Returns the offset behind the last one, which is the end unless the chain of windows breaks there, and the
+        first cycle count of its last window.
+        """
+        size = framing.BLOCK_BYTES
+        task = partial(_stretch, function, source.path, size)
+        end = last_tsc = 0
+        offsets = range(0, source.total_bytes or 0, size)
+        for found in _in_order((executor.submit(task, offset) for offset in offsets), self.workers):
+            if found is None or found[0] != end:
+                break
+            _, end, tsc, result = found
+            last_tsc = tsc or last_tsc
+            self._tell(end, source)
+            yield result
+        return end, last_tsc
+
+    def _tell(self, done: int, source: Source) -> None:
+        if self.progress:
+            self.progress(done, source.total_bytes)
+
+    def _executor(self, source: Source, *, fast: bool) -> AbstractContextManager[Executor | None]:
+        if self.workers == 1 or not _is_large(source):
+            return nullcontext()
         if fast:
             return ThreadPoolExecutor(self.workers)
         if source.path is None:
             # Decompressed bytes would have to be sent to the processes, which costs what they save.
-            return _Inline()
+            return nullcontext()
         import multiprocessing
 
         context = multiprocessing.get_context("forkserver")
@@ -105,14 +140,38 @@ class Reader:
         self._cleanup.close()
 
 
-class _Inline:
-    """The absence of an executor, as a context manager."""
+def _is_large(source: Source) -> bool:
+    return source.total_bytes is not None and source.total_bytes >= FAST_FROM_BYTES
 
-    def __enter__(self) -> None:
-        return None
 
-    def __exit__(self, *_: object) -> None:
+def _stretch(
+    function: Callable[[Block], Result], path: Path, size: int, offset: int
+) -> tuple[int, int, int, Result] | None:
+    """A stretch's first byte and end, the first cycle count of its last window, and `function` of it."""
+    try:
+        block = load_stretch(path, offset, size)
+    except OSError:
+        # Whoever reads on in order meets it again, and says so.
         return None
+    if block is None:
+        return None
+    last_tsc = leading_tsc(block.words[block.windows[-1, 0] :])
+    return block.offset, block.offset + block.words.nbytes, last_tsc, function(block)
+
+
+def _in_order(futures: Iterator[Future[Result]], workers: int) -> Iterator[Result]:
+    """The results, not asking for many more futures than workers can be busy with."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for future in futures:
+            waiting.append(future)
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 __all__ = ["Progress", "Reader"]

@@ -1,16 +1,15 @@
-"""The record walk: where each record of a run of 32-bit words begins.
+"""Words → records: where each begins, how many of each kind there are, and those that are wanted.
 
 A record's length is in its header word, so finding the next one needs the one before: a serial walk. Two
-engines do it behind the same functions. NumPy walks speculative lanes in lock-step: a walker started inside a
-record falls onto the true chain within a few records, so many walkers cover a block together and the few
-joints that do not meet are walked singly. Numba, where the extra `fast` is installed, compiles the plain
-loop. Both return the same arrays; `engine()` tells which one is in use.
+engines do it behind the same functions. NumPy walks lanes in lock-step, one from the begin of every window and,
+in long windows, more from guesses: a walk started inside a record falls onto the true chain within a few
+records, and the few guesses that were wrong are mended singly. Numba, where the extra `fast` is installed,
+compiles the plain loop. Both return the same arrays; `engine()` tells which one is in use.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,7 +24,11 @@ Offsets = NDArray[np.int64]
 MAX_RECORD_WORDS = 10
 """Header, two cycle words, seven payload words (xen/include/public/trace.h)."""
 
-LANE_WORDS = 512
+STATE_WORDS = 5
+"""What is kept of the record that set a state: its header, two payload words, the two cycle words."""
+
+LANE_WORDS = 1024
+SLAB_STEPS = 8
 HEADER_SHIFT = np.uint32(28)
 RECORD_WORDS = np.array([1 + (top & 7) + 2 * (top >> 3) for top in range(16)], np.int64)
 """Length of a record in words by the four highest bits of its header."""
@@ -42,38 +45,111 @@ HASH_FACTOR = np.uint32(2654435761)
 HASH_SHIFT = np.uint32(32 - HASH_BITS)
 
 
+class Interest(NamedTuple):
+    """The records that `pick_records` looks for: arrays by kind of record, ascending by header word.
+
+    header   uint32 (n)
+    limit    int64 (n)   at most so many of a block are picked, its first; 0 where one only sets states
+    subject  bool (n)    the states before each that is picked are wanted
+    sets     uint8 (n)   the channels of states that it sets, a bit each
+    place    int64 (n, channels, 2)  the two payload words that are kept of it in each channel that it sets
+    """
+
+    header: NDArray[np.uint32]
+    limit: NDArray[np.int64]
+    subject: NDArray[np.bool_]
+    sets: NDArray[np.uint8]
+    place: NDArray[np.int64]
+
+    @property
+    def channels(self) -> int:
+        """How many channels of states there are."""
+        return self.place.shape[1]
+
+
+class Picks(NamedTuple):
+    """What one pass over a block finds.
+
+    headers, counts  uint32, int64   each distinct header word, ascending, and how many records bear it
+    kept             uint32          the records that are picked, word for word, one behind the other
+    at               int64           word offset in `kept` of each
+    window           int64           the window of each
+    state            uint32 (subjects, channels, STATE_WORDS)  by picked subject: for each channel header, the two
+                                     payload words and the cycle count of the record that last set it before in the
+                                     same window; zeros for none
+    last_state       uint32 (windows, channels, STATE_WORDS)   the same at the end of each window
+    first_tsc, last_tsc  uint64      by window: cycle counts of its first and last timestamped record, 0 for none
+    """
+
+    headers: NDArray[np.uint32]
+    counts: NDArray[np.int64]
+    kept: Words
+    at: Offsets
+    window: Offsets
+    state: Words
+    last_state: Words
+    first_tsc: NDArray[np.uint64]
+    last_tsc: NDArray[np.uint64]
+
+
+def pick_records(words: Words, ends: Offsets, interest: Interest) -> Picks | None:
+    """Count the records of `words` by header word and pick those of interest.
+
+    ends: word offset behind each window of `words`, ascending, the last being `len(words)`; each window begins with a
+    record. Returns None where the records of a window do not end where it does.
+    """
+    if _fast_module is not None:
+        fits, found = _fast_module.pick_records(words, ends, interest)
+        if not fits:
+            return None
+        if found is not None:
+            return Picks(*found)
+    lanes = _walk(words, ends)
+    if not lanes.fit(ends):
+        return None
+    at, headers = lanes.records()
+    distinct, counts, kinds = _count_headers(headers, at, interest.header)
+    # Few records matter: sort out those first, then by place.
+    relevant = np.flatnonzero(kinds)
+    ordered = at[relevant] << HASH_BITS | kinds[relevant]
+    ordered.sort()
+    at, row = ordered >> HASH_BITS, (ordered & ((1 << HASH_BITS) - 1)) - 1
+    chosen = interest.limit[row] > 0
+    for one in np.flatnonzero((interest.limit > 0) & (interest.limit < len(row))).tolist():
+        chosen[np.flatnonzero(row == one)[interest.limit[one] :]] = False
+    picked = at[chosen]
+    subject = at[chosen & interest.subject[row]]
+    begins = np.concatenate(([0], ends[:-1]))
+    begin = begins[np.searchsorted(ends, subject, side="right")]
+    state = np.zeros((len(subject), interest.channels, STATE_WORDS), np.uint32)
+    last_state = np.zeros((len(ends), interest.channels, STATE_WORDS), np.uint32)
+    for channel in range(interest.channels):
+        setters = at[interest.sets[row] >> channel & 1 != 0]
+        state[:, channel] = state_at(words, last_before(setters, subject, begin), interest, channel)
+        last_state[:, channel] = state_at(words, last_before(setters, ends, begins), interest, channel)
+    first, last = lanes.stamped(ends)
+    return Picks(
+        distinct,
+        counts,
+        *_copies(words, picked),
+        np.searchsorted(ends, picked, side="right"),
+        state,
+        last_state,
+        tsc_at(words, first),
+        tsc_at(words, last),
+    )
+
+
 def record_starts(words: Words) -> Offsets:
     """Word offsets of every record of `words`, whose first word is a header; int64, ascending.
 
     The last record may reach past the end of `words`; the caller checks (`ends_at`).
     """
-    total = len(words)
-    if not total:
+    if not len(words):
         return np.zeros(0, np.int64)
-    base = _lane_bases(words)
-    stop = np.append(base[1:], total)
-    mark = np.zeros(total, np.bool_)
-    leave = _walk_lanes(words, base, stop, mark)
-    _join_lanes(words, base, stop, mark, leave)
-    return np.flatnonzero(mark)
-
-
-def _lane_bases(words: Words) -> Offsets:
-    """Where the lanes begin: near every LANE_WORDS-th word, on what looks like a record where one is in sight.
-
-    A likely start is a timestamped header of a known class whose record ends at another header of a known
-    class. Guesses may be wrong; good ones spare the joining of lanes.
-    """
-    grid = np.arange(0, len(words), LANE_WORDS)
-    if len(grid) < 3:
-        return grid
-    inner = grid[1:-1]
-    near = inner[:, None] + np.arange(MAX_RECORD_WORDS)
-    header = words.take(near)
-    following = words.take(near + RECORD_WORDS.take(header >> HEADER_SHIFT), mode="clip")
-    likely = KNOWN_CLASS.take(header >> np.uint32(16)) & KNOWN_CLASS.take(following >> np.uint32(16))
-    grid[1:-1] += np.argmax(likely, axis=1)
-    return grid
+    at, _ = _walk(words, np.array([len(words)])).records()
+    at.sort()
+    return at[np.searchsorted(at, 0) :]
 
 
 def ends_at(words: Words, starts: Offsets) -> int:
@@ -84,117 +160,23 @@ def ends_at(words: Words, starts: Offsets) -> int:
     return last + int(RECORD_WORDS[int(words[last]) >> 28])
 
 
-def _walk_lanes(words: Words, base: Offsets, stop: Offsets, mark: NDArray[np.bool_]) -> Offsets:
-    """Walk every lane from a guess, marking what it visits; returns where each lane left its stretch."""
-    leave = base.copy()
-    position = base.copy()
-    # No record is longer than ten words, so no lane can leave its stretch within this many steps.
-    shortest = int((stop - base)[:-1].min()) if len(base) > 1 else 0
-    ahead = position[:-1]
-    for _ in range(max(0, (shortest - 1) // MAX_RECORD_WORDS)):
-        mark[ahead] = True
-        ahead += RECORD_WORDS.take(words.take(ahead) >> HEADER_SHIFT)
-    lane = np.arange(len(base))
-    end = stop
-    while position.size:
-        mark[position] = True
-        position = position + RECORD_WORDS.take(words.take(position) >> HEADER_SHIFT)
-        inside = position < end
-        if not inside.all():
-            outside = ~inside
-            leave[lane[outside]] = position[outside]
-            lane, position, end = lane[inside], position[inside], end[inside]
-    return leave
+def tsc_at(words: Words, at: Offsets) -> NDArray[np.uint64]:
+    """Cycle counts of the timestamped records at these word offsets; 0 where the offset is negative."""
+    low = words.take(at + 1, mode="clip").astype(np.uint64)
+    high = words.take(at + 2, mode="clip").astype(np.uint64)
+    return np.where(at < 0, np.uint64(0), high << np.uint64(32) | low)
 
 
-def _join_lanes(words: Words, base: Offsets, stop: Offsets, mark: NDArray[np.bool_], leave: Offsets) -> None:
-    """Make `mark` the one true chain: where a lane's trail misses the entry from the lane before, walk it.
-
-    The marks of a lane are one chain at any time, so a walk that meets one of them need go no further. A walk
-    that leaves its lane without meeting gives the next lane another entry. Few lanes miss, and by few records:
-    a plain loop over memory views is faster here than arrays.
-    """
-    total = len(words)
-    enter = np.concatenate(([0], leave[:-1]))
-    value, marked = memoryview(words), memoryview(mark)  # type: ignore[arg-type]
-    done = -1
-    for missed in np.flatnonzero((enter < total) & ~mark[np.minimum(enter, total - 1)]).tolist():
-        lane, position = missed, int(enter[missed])
-        while lane > done and position < total and not marked[position]:
-            first, end, visited = position, int(stop[lane]), []
-            while position < end and not marked[position]:
-                visited.append(position)
-                position += _RECORD_WORDS[value[position] >> 28]
-            mark[base[lane] : min(position, end)] = False
-            mark[visited] = True
-            enter[lane] = first
-            done = lane
-            if position >= end and lane + 1 < len(base):
-                lane += 1
-                enter[lane] = position
-    early = base[:, None] + np.arange(MAX_RECORD_WORDS - 1)
-    mark[early[early < np.minimum(enter, total)[:, None]]] = False
-
-
-class Picks(NamedTuple):
-    """What one pass over a block finds.
-
-    headers, counts  uint32, int64   each distinct header word and how many records bear it
-    picked           int64           word offsets of the records whose header is of interest, ascending
-    state            int64           (channels, picked): word offset of the last record of each channel of states
-                                     before it in its window, or −1
-    first, last      int64           for each window, word offset of its first and last timestamped record, or −1
-    last_state       int64           (channels, windows): word offset of the last such record of each window, or −1
-    end              int             word offset behind the last record
-    """
-
-    headers: NDArray[np.uint32]
-    counts: NDArray[np.int64]
-    picked: Offsets
-    state: Offsets
-    first: Offsets
-    last: Offsets
-    last_state: Offsets
-    end: int
-
-
-def pick_records(
-    words: Words, ends: Offsets, interest: NDArray[np.uint32], states: Sequence[NDArray[np.uint32]]
-) -> Picks:
-    """Count the records of `words` by header word and find those whose header is in `interest`.
-
-    ends: word offset behind each window of `words`, ascending, the last being `len(words)`. states: channels of
-    headers of records that are noted with those picked after them.
-    """
-    if _fast_module is not None:
-        found = _fast_module.pick_records(words, ends, interest, states)
-        if found is not None:
-            return Picks(*found)
-    starts = record_starts(words)
-    headers = words.take(starts)
-    distinct, counts, owner, slots = count_headers(headers)
-    if slots is None:
-        picked = starts[np.isin(headers, interest)]
-        noted = [starts[np.isin(headers, channel)] for channel in states]
-    else:
-        kind = np.isin(owner, interest).astype(np.uint8)
-        for place, channel in enumerate(states):
-            kind |= np.isin(owner, channel).astype(np.uint8) << np.uint8(1 + place)
-        kinds = kind.take(slots)
-        # Few records matter: sort out those first.
-        relevant = np.flatnonzero(kinds)
-        kinds, at = kinds[relevant], starts[relevant]
-        picked = at[kinds & 1 != 0]
-        noted = [at[kinds & (2 << place) != 0] for place in range(len(states))]
-    first, last = _stamped_ends(headers, starts, ends)
-    begins = np.concatenate(([0], ends[:-1]))
-    begin = begins[np.searchsorted(ends, picked, side="right") % len(ends)]
-    state = np.empty((len(states), len(picked)), np.int64)
-    last_state = np.empty((len(states), len(ends)), np.int64)
-    for place, channel_starts in enumerate(noted):
-        state[place] = last_before(channel_starts, picked, begin)
-        last_state[place] = last_before(channel_starts, ends, begins)
-    return Picks(distinct, counts, picked, state, first, last, last_state, ends_at(words, starts))
+def state_at(words: Words, at: Offsets, interest: Interest, channel: int) -> Words:
+    """uint32 (n, STATE_WORDS): the states that the records at these word offsets set; zeros where it is negative."""
+    state = np.zeros((len(at), STATE_WORDS), np.uint32)
+    known = np.flatnonzero(at >= 0)
+    if len(known):
+        at = at[known]
+        place = interest.place[np.searchsorted(interest.header, words[at]), channel]
+        source = np.stack((at, at + 3 + place[:, 0], at + 3 + place[:, 1], at + 1, at + 2), axis=1)
+        state[known] = words.take(source, mode="clip")
+    return state
 
 
 def last_before(noted: Offsets, at: Offsets, begin: Offsets) -> Offsets:
@@ -206,47 +188,201 @@ def last_before(noted: Offsets, at: Offsets, begin: Offsets) -> Offsets:
     return np.where((index < 0) | (found < begin), -1, found)
 
 
-def count_headers(
-    headers: Words,
-) -> tuple[NDArray[np.uint32], NDArray[np.int64], Words, NDArray[np.uint32] | None]:
-    """Distinct header words, ascending, and how often each occurs; and the hash table that counted them.
+def _copies(words: Words, at: Offsets) -> tuple[Words, Offsets]:
+    """The records at these word offsets one behind the other, and where each begins there."""
+    length = RECORD_WORDS.take(words.take(at) >> HEADER_SHIFT)
+    stop = np.cumsum(length)
+    start = stop - length
+    source = np.repeat(at - start, length)
+    source += np.arange(len(source))
+    return words.take(source), start
 
-    The table is the header in each slot, and the slot of each record (None where two headers share one).
+
+def _count_headers(
+    headers: Words, at: Offsets, interest: NDArray[np.uint32]
+) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.uint16]]:
+    """Distinct header words, ascending, how often each occurs, and of each record its place in `interest` + 1, or 0.
+
+    Where `at` is negative there is no record and the header is 0.
     """
     slots = headers * HASH_FACTOR >> HASH_SHIFT
     counts = np.bincount(slots, minlength=1 << HASH_BITS)
     owner = np.zeros(1 << HASH_BITS, np.uint32)
     owner[slots] = headers
-    if not np.array_equal(owner.take(slots), headers):
-        # Only hostile input has thousands of distinct headers, and sorting serves it as well.
-        distinct, exact = np.unique(headers, return_counts=True)
-        return distinct, exact.astype(np.int64), owner, None
-    used = np.flatnonzero(counts)
-    order = np.argsort(owner[used])
-    return owner[used][order], counts[used][order], owner, slots
+    if np.array_equal(owner.take(slots), headers):
+        used = np.flatnonzero(counts)
+        distinct, counts = owner[used], counts[used]
+        kinds = np.zeros(1 << HASH_BITS, np.uint16)
+        kinds[used] = _places(distinct, interest)
+        order = np.argsort(distinct)
+        distinct, counts, found = distinct[order], counts[order], kinds.take(slots)
+    else:
+        # Two headers share a slot. Only hostile input has thousands of them, and sorting serves it as well.
+        distinct, counts = np.unique(headers, return_counts=True)
+        found = _places(headers, interest)
+    if len(distinct) and distinct[0] == 0:
+        counts[0] -= np.count_nonzero(at < 0)
+        if not counts[0]:
+            distinct, counts = distinct[1:], counts[1:]
+    return distinct, counts, found
 
 
-def _stamped_ends(headers: Words, starts: Offsets, ends: Offsets) -> tuple[Offsets, Offsets]:
-    """Offsets of the first and the last timestamped record of each window, −1 where it has none."""
-    if not len(starts):
-        return np.full(len(ends), -1), np.full(len(ends), -1)
-    stop = np.searchsorted(starts, ends)
-    start = np.concatenate(([0], stop[:-1]))
-    first, last = start.copy(), stop - 1
-    stamped = headers >> np.uint32(31) != 0
-    for step, index in ((1, first), (-1, last)):
-        while True:
-            live = (index >= start) & (index < stop)
-            off = live.copy()
-            off[live] = ~stamped[index[live]]
-            if not off.any():
-                break
-            index[off] += step
-    none = first >= stop
-    return (
-        np.where(none, -1, starts[np.minimum(first, len(starts) - 1)]),
-        np.where(none, -1, starts[np.maximum(last, 0)]),
-    )
+def _places(headers: Words, interest: NDArray[np.uint32]) -> NDArray[np.uint16]:
+    if not len(interest):
+        return np.zeros(len(headers), np.uint16)
+    place = np.searchsorted(interest, headers)
+    return np.where(interest.take(place, mode="clip") == headers, place + 1, 0).astype(np.uint16)
+
+
+class _Slab(NamedTuple):
+    """SLAB_STEPS steps of the lanes that were under way; −1 and 0 where a lane had left its stretch.
+
+    lane int64 (n), at int64 (steps, n), headers uint32 (steps, n)
+    """
+
+    lane: Offsets
+    at: Offsets
+    headers: Words
+
+
+class _Lanes(NamedTuple):
+    """A walk in lanes: base (where each begins), leave (where the chain goes on behind its stretch), slabs."""
+
+    base: Offsets
+    leave: Offsets
+    slabs: list[_Slab]
+
+    def fit(self, ends: Offsets) -> bool:
+        """Whether the records of each window end where it does."""
+        last = np.searchsorted(self.base, ends) - 1
+        return bool(np.array_equal(self.leave[last], ends))
+
+    def records(self) -> tuple[Offsets, Words]:
+        """Word offset and header of all records in no order; −1 and 0 where there is none."""
+        return (
+            np.concatenate([slab.at.ravel() for slab in self.slabs]),
+            np.concatenate([slab.headers.ravel() for slab in self.slabs]),
+        )
+
+    def stamped(self, ends: Offsets) -> tuple[Offsets, Offsets]:
+        """Offsets of the first and the last timestamped record of each window, −1 where it has none."""
+        window = np.searchsorted(ends, self.base, side="right")
+        never = np.iinfo(np.int64).max
+        first, last = np.full(len(ends), never), np.full(len(ends), -1)
+        found = self._outermost(self.slabs, 0)
+        known = found >= 0
+        np.minimum.at(first, window[known], found[known])
+        np.maximum.at(last, window, self._outermost(self.slabs[::-1], -1))
+        return np.where(first == never, -1, first), last
+
+    def _outermost(self, slabs: list[_Slab], place: int) -> Offsets:
+        """Offset of a timestamped record of each lane, the first (place 0, slabs in order) or the last (−1, reversed)."""
+        found = np.full(len(self.base), -1)
+        for slab in slabs:
+            column = np.flatnonzero(found[slab.lane] < 0)
+            if not len(column):
+                continue
+            if not place:
+                # The slab of mended lanes names one several times: the last to be set stays.
+                column = column[::-1]
+            stamped = slab.headers[:, column] >> np.uint32(31) != 0
+            row = np.argmax(stamped[::-1] if place else stamped, axis=0)
+            row = len(stamped) - 1 - row if place else row
+            has = stamped[row, np.arange(len(column))]
+            found[slab.lane[column[has]]] = slab.at[row[has], column[has]]
+        return found
+
+
+def _walk(words: Words, ends: Offsets) -> _Lanes:
+    base, guessed = _lane_bases(words, ends)
+    stop = np.append(base[1:], len(words))
+    leave = base.copy()
+    slabs: list[_Slab] = []
+    lane, position, end = np.arange(len(base)), base, stop
+    while len(lane):
+        at = np.empty((SLAB_STEPS + 1, len(lane)), np.int64)
+        headers = np.empty((SLAB_STEPS, len(lane)), np.uint32)
+        at[0] = position
+        for step in range(SLAB_STEPS):
+            words.take(at[step], out=headers[step], mode="clip")
+            np.add(at[step], RECORD_WORDS.take(headers[step] >> HEADER_SHIFT), out=at[step + 1])
+        position = at[SLAB_STEPS].copy()
+        inside = position < end
+        slabs.append(_Slab(lane, at[:SLAB_STEPS], headers))
+        if not inside.all():
+            over = at >= end
+            out = np.flatnonzero(~inside)
+            leave[lane[out]] = at[np.argmax(over[:, out], axis=0), out]
+            at[over] = -1
+            headers[over[:SLAB_STEPS]] = 0
+            lane, position, end = lane[inside], position[inside], end[inside]
+    lanes = _Lanes(base, leave, slabs)
+    _mend(words, lanes, stop, guessed)
+    return lanes
+
+
+def _lane_bases(words: Words, ends: Offsets) -> tuple[Offsets, NDArray[np.bool_]]:
+    """Where the lanes begin, and which of these are guesses: in windows longer than a lane, on what looks like a record.
+
+    That is a timestamped header of a known class whose record ends at another header of a known class.
+    """
+    begins = np.unique(np.concatenate(([0], ends[ends < len(words)])))
+    stops = np.append(begins[1:], len(words))
+    grid = np.arange(LANE_WORDS, len(words) - MAX_RECORD_WORDS, LANE_WORDS)
+    window = np.searchsorted(stops, grid, side="right")
+    grid = grid[np.minimum(grid - begins[window], stops[window] - grid) >= max(LANE_WORDS // 2, MAX_RECORD_WORDS)]
+    near = grid[:, None] + np.arange(MAX_RECORD_WORDS)
+    header = words.take(near)
+    following = words.take(near + RECORD_WORDS.take(header >> HEADER_SHIFT), mode="clip")
+    likely = KNOWN_CLASS.take(header >> np.uint32(16)) & KNOWN_CLASS.take(following >> np.uint32(16))
+    guesses = grid + np.argmax(likely, axis=1) if len(grid) else grid
+    base = np.concatenate((begins, guesses))
+    order = np.argsort(base)
+    return base[order], order >= len(begins)
+
+
+def _mend(words: Words, lanes: _Lanes, stop: Offsets, guessed: NDArray[np.bool_]) -> None:
+    """Make the lanes one chain: where a guess missed the chain from the lane before, follow that until they meet.
+
+    Few guesses miss, and by few records: a plain loop over a memory view is faster here than arrays.
+    """
+    base, leave, slabs = lanes
+    values = memoryview(words)  # type: ignore[arg-type]
+    mended: dict[int, int] = {}
+    owners: list[int] = []
+    found: list[int] = []
+    entries = np.append(-1, leave[:-1])
+    for missed in np.flatnonzero(guessed & (entries != base)).tolist():
+        lane = missed
+        while lane < len(base) and guessed[lane] and lane not in mended and leave[lane - 1] != base[lane]:
+            true, guess, end = int(leave[lane - 1]), int(base[lane]), int(stop[lane])
+            while true != guess and true < end:
+                if true < guess:
+                    owners.append(lane)
+                    found.append(true)
+                    true += _RECORD_WORDS[values[true] >> 28]
+                else:
+                    guess += _RECORD_WORDS[values[guess] >> 28]
+            mended[lane] = min(true, end)
+            if true >= end:
+                leave[lane] = true
+            lane += 1
+    if not mended:
+        return
+    lane = np.array(sorted(mended))
+    since = np.zeros(len(base), np.int64)
+    since[lane] = [mended[one] for one in lane.tolist()]
+    for slab in slabs:
+        column = np.flatnonzero(slab.at[0] < since[slab.lane])
+        if not len(column):
+            break
+        wrong = slab.at[:, column] < since[slab.lane[column]]
+        step, place = np.nonzero(wrong)
+        slab.at[step, column[place]] = -1
+        slab.headers[step, column[place]] = 0
+    at = np.array(found, np.int64)
+    # The first records of their lanes, so the first slab.
+    slabs.insert(0, _Slab(np.array(owners, np.int64), at[None, :], words.take(at)[None, :]))
 
 
 _fast_module: ModuleType | None = None
@@ -255,7 +391,7 @@ _fast_module: ModuleType | None = None
 def use_fast(wanted: bool) -> bool:
     """Switch to the Numba engine where it is installed (or back); returns whether it is now in use.
 
-    Loading Numba takes a third of a second, so only work large enough to repay that asks for it.
+    Loading Numba takes a fifth of a second, so only work large enough to repay that asks for it.
     """
     global _fast_module
     _fast_module = None

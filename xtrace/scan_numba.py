@@ -2,98 +2,173 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-TABLE_BITS = 12
-TABLE_SLOTS = 1 << TABLE_BITS
+if TYPE_CHECKING:
+    from xtrace.scan import Interest
+
+STATE_WORDS: Final = 5
+TABLE_BITS: Final = 12
+TABLE_SLOTS: Final = 1 << TABLE_BITS
 SLOT_MASK = np.uint32(TABLE_SLOTS - 1)
 FACTOR = np.uint32(2654435761)
 SHIFT = np.uint32(32 - TABLE_BITS)
 
+FITS, MISFIT, FULL = range(3)
+
+_own = threading.local()
+
 
 @numba.njit(nogil=True, cache=True)
-def _pick(words, ends, interest, noted, channel, keys, counts, kinds, picked, state, first, last, last_state):  # type: ignore[no-untyped-def]
-    """Fill the open-addressed table of headers and the arrays of `scan.Picks`.
+def _slot(header, keys, counts):  # type: ignore[no-untyped-def]
+    """Where a header stands in the open-addressed table, or may be put."""
+    slot = np.uint32(header * FACTOR) >> SHIFT
+    while keys[slot] != header and counts[slot] != 0:
+        slot = (slot + np.uint32(1)) & SLOT_MASK
+    return slot
 
-    Returns the number of records picked and the end of the last record, −1 where the table is full.
+
+@numba.njit(nogil=True, cache=True)
+def _pick(  # type: ignore[no-untyped-def]
+    words, ends, header, limit, subject, sets, place, keys, counts, kept, at, window, state, last_state, tsc
+):
+    """Fill the table of headers and the arrays of `scan.Picks`.
+
+    Returns FITS, MISFIT or FULL, and how many words were kept, records picked and subjects among them.
     """
-    position = np.int64(0)
-    found = 0
+    channels = place.shape[1]
+    # By slot: row of `header` if the record needs more than counting, and the one channel that it sets.
+    row_of = np.full(TABLE_SLOTS, -1, np.int64)
+    special = np.zeros(TABLE_SLOTS, np.bool_)
+    channel_of = np.full(TABLE_SLOTS, channels, np.int64)
+    left = limit.copy()
+    # The last one takes what every other record "sets": cheaper than asking.
+    current = np.full(channels + 1, -1, np.int64)
     used = 0
-    window = 0
-    while position < len(words):
-        header = words[position]
-        slot = np.uint32(header * FACTOR) >> SHIFT
-        while counts[slot] != 0 and keys[slot] != header:
-            slot = (slot + np.uint32(1)) & SLOT_MASK
-        if counts[slot] == 0:
-            used += 1
-            if used == TABLE_SLOTS:
-                return found, np.int64(-1)
-            keys[slot] = header
-            kinds[slot] = 0
-            for place in range(len(noted)):
-                if noted[place] == header:
-                    kinds[slot] |= 2 << channel[place]
-            for one in interest:
-                if one == header:
-                    kinds[slot] |= 1
-        counts[slot] += 1
-        while position >= ends[window]:
-            window += 1
-        if kinds[slot] & 1:
-            picked[found] = position
-            for place in range(len(last_state)):
-                state[place, found] = last_state[place, window]
-            found += 1
-        if kinds[slot] > 1:
-            for place in range(len(last_state)):
-                if kinds[slot] & 2 << place:
-                    last_state[place, window] = position
-        if header >> np.uint32(31):
-            if first[window] < 0:
-                first[window] = position
-            last[window] = position
-            position += 2
-        position += np.int64(1) + np.int64((header >> np.uint32(28)) & np.uint32(7))
-    return found, position
+    size = 0
+    picked = 0
+    subjects = 0
+    position = np.int64(0)
+    for number in range(len(ends)):
+        end = ends[number]
+        current[:] = -1
+        first = np.int64(-1)
+        last = np.int64(-1)
+        while position < end:
+            head = words[position]
+            slot = _slot(head, keys, counts)
+            if counts[slot] == 0:
+                used += 1
+                if used == TABLE_SLOTS:
+                    return FULL, size, picked, subjects
+                keys[slot] = head
+                for row in range(len(header)):
+                    if header[row] == head:
+                        row_of[slot] = row
+                        several = 0
+                        for channel in range(channels):
+                            if sets[row] >> channel & 1:
+                                channel_of[slot] = channel
+                                several += 1
+                        if several > 1:
+                            channel_of[slot] = channels
+                        special[slot] = limit[row] > 0 or several > 1
+            counts[slot] += 1
+            length = np.int64(1) + np.int64((head >> np.uint32(28)) & np.uint32(7))
+            if head >> np.uint32(31):
+                length += 2
+                last = position
+                if first < 0:
+                    first = position
+            if position + length > end:
+                return MISFIT, size, picked, subjects
+            if special[slot]:
+                row = row_of[slot]
+                if left[row] > 0:
+                    left[row] -= 1
+                    if subject[row]:
+                        _note(words, current, channels, keys, counts, row_of, place, state[subjects])
+                        subjects += 1
+                    at[picked] = size
+                    window[picked] = number
+                    picked += 1
+                    for step in range(length):
+                        kept[size + step] = words[position + step]
+                    size += length
+                    if left[row] == 0 and channel_of[slot] < channels:
+                        special[slot] = False
+                for channel in range(channels):
+                    if sets[row] >> channel & 1:
+                        current[channel] = position
+            current[channel_of[slot]] = position
+            position += length
+        _note(words, current, channels, keys, counts, row_of, place, last_state[number])
+        if first >= 0:
+            tsc[0, number] = np.uint64(words[first + 2]) << np.uint64(32) | np.uint64(words[first + 1])
+            tsc[1, number] = np.uint64(words[last + 2]) << np.uint64(32) | np.uint64(words[last + 1])
+    return FITS, size, picked, subjects
+
+
+@numba.njit(nogil=True, cache=True)
+def _note(words, current, channels, keys, counts, row_of, place, state):  # type: ignore[no-untyped-def]
+    """Fill `state` with the records that set each channel last."""
+    for channel in range(channels):
+        position = current[channel]
+        if position < 0:
+            state[channel, :] = 0
+            continue
+        row = row_of[_slot(words[position], keys, counts)]
+        state[channel, 0] = words[position]
+        state[channel, 1] = words[position + 3 + place[row, channel, 0]]
+        state[channel, 2] = words[position + 3 + place[row, channel, 1]]
+        state[channel, 3] = words[position + 1]
+        state[channel, 4] = words[position + 2]
 
 
 def pick_records(
-    words: NDArray[np.uint32],
-    ends: NDArray[np.int64],
-    interest: NDArray[np.uint32],
-    states: Sequence[NDArray[np.uint32]],
-) -> tuple[Any, ...] | None:
-    """As `scan.pick_records`; None where there are more distinct headers than the table holds."""
-    keys = np.empty(TABLE_SLOTS, np.uint32)
+    words: NDArray[np.uint32], ends: NDArray[np.int64], interest: Interest
+) -> tuple[bool, tuple[Any, ...] | None]:
+    """As `scan.pick_records`: whether the records fit, and the picks.
+
+    These are None where there are more distinct headers than the table holds.
+    """
+    keys = np.zeros(TABLE_SLOTS, np.uint32)
     counts = np.zeros(TABLE_SLOTS, np.int64)
-    kinds = np.zeros(TABLE_SLOTS, np.uint8)
-    picked = np.empty(len(words), np.int64)
-    state = np.empty((len(states), len(words)), np.int64)
-    first, last = np.full((2, len(ends)), -1, np.int64)
-    last_state = np.full((len(states), len(ends)), -1, np.int64)
-    noted = np.concatenate([np.zeros(0, np.uint32), *states])
-    channel = np.repeat(np.arange(len(states), dtype=np.uint8), [len(one) for one in states])
-    found, end = _pick(
-        words, ends, interest, noted, channel, keys, counts, kinds, picked, state, first, last, last_state
+    tsc = np.zeros((2, len(ends)), np.uint64)
+    last_state = np.empty((len(ends), interest.channels, STATE_WORDS), np.uint32)
+    kept, at, window, state = _room(len(words), interest.channels)
+    result, size, picked, subjects = _pick(
+        words, ends, *interest, keys, counts, kept, at, window, state, last_state, tsc
     )
-    if end < 0:
-        return None
+    if result != FITS:
+        return result == FULL, None
     used = np.flatnonzero(counts)
     order = np.argsort(keys[used])
-    return (
+    return True, (
         keys[used][order],
         counts[used][order],
-        picked[:found].copy(),
-        state[:, :found].copy(),
-        first,
-        last,
+        kept[:size].copy(),
+        at[:picked].copy(),
+        window[:picked].copy(),
+        state[:subjects].copy(),
         last_state,
-        end,
+        *tsc,
     )
+
+
+def _room(words: int, channels: int) -> tuple[NDArray[Any], ...]:
+    """Arrays for the most that a block of so many words can give, the thread's own: new memory has its price."""
+    room: tuple[NDArray[Any], ...] = getattr(_own, "room", ())
+    if not room or len(room[0]) < words or room[3].shape[1] != channels:
+        room = _own.room = (
+            np.empty(words, np.uint32),
+            np.empty(words, np.int64),
+            np.empty(words, np.int64),
+            np.empty((words, channels, STATE_WORDS), np.uint32),
+        )
+    return room

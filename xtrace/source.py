@@ -90,6 +90,10 @@ class Source:
             self.ended_early = True
         return filled
 
+    def seek(self, offset: int) -> None:
+        """Go on at this byte of a file that has a `path`."""
+        self._raw.seek(offset)
+
     def position(self) -> int:
         """Bytes taken from the file on disk so far."""
         return self._raw.taken
@@ -136,6 +140,10 @@ class _Raw:
 
     def fileno(self) -> int:
         return int(self._file.fileno())
+
+    def seek(self, offset: int) -> None:
+        self._head = b""
+        self.taken = self._file.seek(offset)
 
     def readable(self) -> bool:
         return True

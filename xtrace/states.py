@@ -1,8 +1,8 @@
 """States that records set and that last: who occupies a CPU, whether it is inside a guest.
 
-A channel is a set of records of which the last one on a CPU tells the state there. The walk notes, for each record
-of interest, the last record of each channel before it (`scan.pick_records`); here is what is kept of those, and how
-it crosses windows.
+A channel is a set of records of which the last one on a CPU tells the state there. The walk notes, for each subject
+that it picks, the last record of each channel before it in its window (`scan.pick_records`); here is how that crosses
+windows.
 """
 
 from __future__ import annotations
@@ -29,58 +29,65 @@ def cpu_of(track: NDArray[Any]) -> NDArray[Any]:
 
 
 STATE: Final = np.dtype([("header", "<u4"), ("first", "<u4"), ("second", "<u4"), ("tsc", "<u8")])
-"""The record that set a state: its header (0: none yet), its two words that matter, its timestamp."""
+"""The STATE_WORDS that `scan.pick_records` keeps of the record that set a state; header 0: none yet."""
 
 States = NDArray[Any]
 """An array of STATE, one column a channel where there are two dimensions."""
 
 
-def tsc_at(words: Words, at: Offsets) -> NDArray[np.uint64]:
-    """Cycle counts of the timestamped records at these word offsets; 0 where the offset is negative."""
-    low = words.take(at + 1, mode="clip").astype(np.uint64)
-    high = words.take(at + 2, mode="clip").astype(np.uint64)
-    return np.where(at < 0, np.uint64(0), high << np.uint64(32) | low)
+def states(words: Words) -> States:
+    """The same memory, uint32 (…, STATE_WORDS), as STATE (…)."""
+    return np.ascontiguousarray(words).view(STATE)[..., 0]
 
 
-def state_at(words: Words, at: Offsets, channel: Channel) -> States:
-    """The states that the records at these word offsets set; zeros where the offset is negative."""
-    state = np.zeros(len(at), STATE)
-    known = np.flatnonzero(at >= 0)
-    if not len(known):
-        return state
-    at = at[known]
-    headers = np.array(sorted(channel), np.uint32)
-    position = np.array([channel[header] for header in headers.tolist()])[np.searchsorted(headers, words[at])]
-    state["header"][known] = words[at]
-    state["first"][known] = words.take(at + 3 + position[:, 0], mode="clip")
-    state["second"][known] = words.take(at + 3 + position[:, 1], mode="clip")
-    state["tsc"][known] = tsc_at(words, at)
-    return state
+class Tracks:
+    """The windows of a block, in input order, and which of them come before which on the same track."""
+
+    def __init__(self, track: NDArray[Any]) -> None:
+        self.track = track
+        self.cpu = cpu_of(track)
+        self._order = np.argsort(track, kind="stable")
+        owner = track[self._order]
+        self._begin = np.searchsorted(owner, owner)
+        self._place = np.empty(len(track), np.int64)
+        self._place[self._order] = np.arange(len(track))
+
+    def latest(self, known: NDArray[np.bool_], rows: Offsets) -> Offsets:
+        """For each of these windows the last earlier one of its track that is `known`, −1 for none."""
+        held = np.where(known[self._order], np.arange(len(known)), -1)
+        previous = np.concatenate(([-1], np.maximum.accumulate(held)[:-1]))
+        place = self._place[rows]
+        found = previous[place]
+        return np.where(found >= self._begin[place], self._order[found], -1)
 
 
 class Carry:
-    """The last value of each CPU in earlier windows of the same capture."""
+    """The last value of each CPU in earlier windows of the same capture: arrays of a kind and shape."""
 
-    def __init__(self, kind: Any) -> None:
-        self._last = np.zeros(1 << TRACK_BITS, kind)
+    def __init__(self, kind: Any, *shape: int) -> None:
+        self._last = np.zeros((1 << TRACK_BITS, *shape), kind)
         self._track = np.full(1 << TRACK_BITS, -1, np.int64)
 
     def clear(self) -> None:
         """Forget everything."""
         self._track[:] = -1
 
-    def before(self, track: NDArray[Any], value: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:
-        """For each window, in input order, the last known value of an earlier window of its track; zero for none."""
-        order = np.argsort(track, kind="stable")
-        owner, held = track[order], known[order]
-        cpu = cpu_of(owner)
-        latest = np.maximum.accumulate(np.where(held, np.arange(len(order)), -1))
-        previous = np.concatenate(([-1], latest[:-1]))
-        inside = previous >= np.searchsorted(owner, owner)
-        result = self._last[cpu]
-        result[self._track[cpu] != owner] = np.zeros((), result.dtype)
-        result[inside] = value[order][previous[inside]]
-        self._last[cpu[held]], self._track[cpu[held]] = value[order][held], owner[held]
-        found: NDArray[Any] = np.empty_like(result)
-        found[order] = result
+    def before(
+        self, tracks: Tracks, value: NDArray[Any], known: NDArray[np.bool_], rows: Offsets
+    ) -> NDArray[Any]:
+        """Of each of these windows, the last known value of an earlier window of its track; zero for none.
+
+        value, known: by window of the block, which are then remembered.
+        """
+        found = np.zeros((len(rows), *value.shape[1:]), value.dtype)
+        if len(rows):
+            source = tracks.latest(known, rows)
+            inside = source >= 0
+            found[inside] = value[source[inside]]
+            cpu = tracks.cpu[rows]
+            older = ~inside & (self._track[cpu] == tracks.track[rows])
+            found[older] = self._last[cpu[older]]
+        # Of several windows of a CPU the last one stays.
+        cpu = tracks.cpu[known]
+        self._last[cpu], self._track[cpu] = value[known], tracks.track[known]
         return found

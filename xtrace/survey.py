@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple
@@ -10,12 +10,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.digest import LIMIT, Digest, Extract, Interest, digest
+from xtrace.digest import Digest, digest
 from xtrace.errors import InputError
-from xtrace.framing import Skip
+from xtrace.block import Skip
 from xtrace.reader import Reader
-from xtrace.scan import Words
-from xtrace.states import STATE, TRACK_BITS, Carry, States, cpu_of
+from xtrace.scan import STATE_WORDS, Interest, Offsets, Picks, Words, tsc_at
+from xtrace.states import TRACK_BITS, Carry, States, Tracks, cpu_of, states
 
 RESTART_CYCLES: Final = 1 << 24
 """A CPU's clock that goes back by more than this between windows is another capture. Xen's own corrections of
@@ -42,6 +42,33 @@ class Records(NamedTuple):
         return cpu_of(self.track)
 
 
+class Kept(NamedTuple):
+    """The records of interest of some blocks, verbatim in `words`; where each begins, its header and its track.
+
+    state (uint32 (subjects, channels, STATE_WORDS)) is that before each subject.
+    """
+
+    words: Words
+    at: Offsets
+    header: Words
+    track: NDArray[np.int32]
+    state: Words
+
+    @classmethod
+    def none(cls) -> Kept:
+        """Of no block."""
+        words = np.zeros(0, np.uint32)
+        return cls(words, np.zeros(0, np.int64), words, np.zeros(0, np.int32), np.zeros((0, 0, STATE_WORDS), np.uint32))
+
+    @classmethod
+    def joined(cls, parts: list[Kept]) -> Kept:
+        """Of all the blocks together."""
+        words, at, header, track, state = zip(*parts, strict=True)
+        begin = np.cumsum([0, *map(len, words[:-1])])
+        moved = [one + first for one, first in zip(at, begin.tolist(), strict=True)]
+        return cls(*map(np.concatenate, (words, moved, header, track, state)))
+
+
 @dataclass(slots=True)
 class CpuTotals:
     """What one CPU contributed."""
@@ -59,6 +86,8 @@ class Survey:
     zero_tsc  the first timestamp: the smallest of the first capture
     last_tsc  the last timestamp of any CPU
     skips     byte ranges not decoded, in input order
+    subjects  header words of the records kept with the state before them
+    kept      the records that the survey was asked to keep
     """
 
     name: str
@@ -70,7 +99,8 @@ class Survey:
     total_bytes: int = 0
     record_bytes: int = 0
     skips: list[Skip] = field(default_factory=list)
-    _records: dict[int, list[Records]] = field(default_factory=lambda: defaultdict(list))
+    subjects: frozenset[int] = frozenset()
+    kept: Kept = field(default_factory=Kept.none)
 
     @property
     def total_records(self) -> int:
@@ -84,14 +114,16 @@ class Survey:
 
     def records(self, header: int) -> Records:
         """The kept records with this header word."""
-        parts = self._records.get(header)
-        if not parts:
-            words = header >> 28 & 7
-            empty = np.zeros((0, words), np.uint32)
-            return Records(np.zeros(0, np.int32), np.zeros(0, np.uint64), empty, np.zeros((0, 0), STATE))
-        if len(parts) > 1:
-            self._records[header] = parts = [Records(*map(np.concatenate, zip(*parts, strict=True)))]
-        return parts[0]
+        words, at, headers, track, state = self.kept
+        rows = np.flatnonzero(headers == header)
+        first = at[rows] + 1 + 2 * (header >> 31)
+        subject = np.isin(headers, list(self.subjects)) if header in self.subjects else headers[:0] > 0
+        return Records(
+            track[rows],
+            tsc_at(words, at[rows]) if header >> 31 else np.zeros(len(rows), np.uint64),
+            words[first[:, None] + np.arange(header >> 28 & 7)],
+            states(state[headers[subject] == header]),
+        )
 
 
 class CaptureTracker:
@@ -103,8 +135,8 @@ class CaptureTracker:
 
     def place(
         self, cpu: NDArray[np.int64], first_tsc: NDArray[np.uint64], last_tsc: NDArray[np.uint64]
-    ) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
-        """Track of each window, and the last timestamp of its CPU before it (0: none).
+    ) -> tuple[Tracks, NDArray[np.uint64]]:
+        """The windows by track, and the last timestamp of its CPU before each (0: none).
 
         A new capture begins where a CPU's clock starts over.
         """
@@ -113,7 +145,8 @@ class CaptureTracker:
         begin = 0
         while begin < len(cpu):
             rest = slice(begin, None)
-            before[rest] = self._stamps.before(cpu[rest], last_tsc[rest], last_tsc[rest] > 0)
+            rows = np.arange(len(cpu) - begin)
+            before[rest] = self._stamps.before(Tracks(cpu[rest]), last_tsc[rest], last_tsc[rest] > 0, rows)
             back = (first_tsc[rest] > 0) & (first_tsc[rest] + np.uint64(RESTART_CYCLES) < before[rest])
             if not back.any():
                 break
@@ -121,31 +154,31 @@ class CaptureTracker:
             self.captures += 1
             capture[begin:] = self.captures - 1
             self._stamps.clear()
-        return (capture << TRACK_BITS | cpu).astype(np.int32), before
+        return Tracks((capture << TRACK_BITS | cpu).astype(np.int32)), before
 
 
 def survey(reader: Reader, interest: Interest) -> Survey:
     """Read the whole trace once. Raises InputError where it holds no record at all."""
-    found = Survey(reader.name)
+    subjects = interest.header[interest.subject]
+    found = Survey(reader.name, subjects=frozenset(subjects.tolist()))
     tracker = CaptureTracker()
-    states = [Carry(STATE) for _ in interest.channels]
+    channels = [Carry(np.uint32, STATE_WORDS) for _ in range(interest.channels)]
+    kept = []
     zero_tsc = 0
     for part in reader.run(partial(digest, interest=interest)):
         _count(found, part)
-        track, _ = tracker.place(part.cpu, part.first_tsc, part.last_tsc)
-        stamped = part.first_tsc[(part.first_tsc > 0) & (track >> TRACK_BITS == 0)]
+        picks = part.picks
+        tracks, _ = tracker.place(part.cpu, picks.first_tsc, picks.last_tsc)
+        stamped = picks.first_tsc[(picks.first_tsc > 0) & (tracks.track >> TRACK_BITS == 0)]
         if len(stamped):
             earliest = int(stamped.min())
             zero_tsc = min(zero_tsc, earliest) if zero_tsc else earliest
-        found.last_tsc = max(found.last_tsc, int(part.last_tsc.max(initial=0)))
-        carried = np.zeros_like(part.last_state)
-        for place, state in enumerate(states):
-            last = part.last_state[:, place]
-            carried[:, place] = state.before(track, last, last["header"] > 0)
-        for header, extract in part.extracts.items():
-            if header in interest.limited and sum(len(one.tsc) for one in found._records[header]) >= LIMIT:
-                continue
-            found._records[header].append(_placed(extract, track, carried))
+        found.last_tsc = max(found.last_tsc, int(picks.last_tsc.max(initial=0)))
+        header = picks.kept[picks.at]
+        _carry_in(picks, np.isin(header, subjects), tracks, channels)
+        kept.append(Kept(picks.kept, picks.at, header, tracks.track[picks.window], picks.state))
+    if kept:
+        found.kept = Kept.joined(kept)
     found.captures = tracker.captures
     found.zero_tsc = zero_tsc
     found.total_bytes = reader.total_bytes
@@ -160,8 +193,19 @@ def survey(reader: Reader, interest: Interest) -> Survey:
     return found
 
 
+def _carry_in(picks: Picks, subject: NDArray[np.bool_], tracks: Tracks, channels: list[Carry]) -> None:
+    """Give the subjects the states from before their windows where these tell none, and take up those at the end."""
+    window = picks.window[subject]
+    for place, carry in enumerate(channels):
+        last = picks.last_state[:, place]
+        missing = np.flatnonzero(picks.state[:, place, 0] == 0)
+        rows, inverse = np.unique(window[missing], return_inverse=True)
+        carried = carry.before(tracks, last, last[:, 0] > 0, rows)
+        picks.state[missing, place] = carried[inverse]
+
+
 def _count(found: Survey, part: Digest) -> None:
-    found.counts.update(dict(zip(part.headers.tolist(), part.counts.tolist(), strict=True)))
+    found.counts.update(dict(zip(part.picks.headers.tolist(), part.picks.counts.tolist(), strict=True)))
     found.record_bytes += part.record_bytes
     found.skips += part.skips
     windows = np.bincount(part.cpu)
@@ -170,10 +214,3 @@ def _count(found: Survey, part: Digest) -> None:
         totals = found.cpus.setdefault(cpu, CpuTotals())
         totals.windows += int(windows[cpu])
         totals.size_bytes += int(size[cpu])
-
-
-def _placed(extract: Extract, track: NDArray[np.int32], carried: States) -> Records:
-    state = extract.state
-    if len(state):
-        state = np.where(state["header"] > 0, state, carried[extract.window])
-    return Records(track[extract.window], extract.tsc, extract.payload, state)

@@ -12,8 +12,8 @@ import numpy as np
 from xtrace.clock import DEFAULT_HZ, Clock, estimate_hz
 from xtrace.context import LOST, header_of
 from xtrace.decode import Batch, Group, batches, groups
-from xtrace.dialect import DIALECT_SAMPLES, recognise_dialect
-from xtrace.digest import Interest
+from xtrace.dialect import DIALECT_SAMPLES_PER_BLOCK, RUNQ_LOAD, recognise_dialect
+from xtrace.digest import interest
 from xtrace.episodes.exact import CHANNELS, SMP_HEADERS, SUBJECT_HEADERS
 from xtrace.errors import MissingEventsError
 from xtrace.parsers.event import Event
@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
 _INFPREV = next(header_of(event) for event in EVENTS if event.name == "TRC_SCHED_SWITCH_INFPREV")
 
-INTEREST = Interest(
-    kept=SMP_HEADERS | {_INFPREV, LOST},
-    sampled=DIALECT_SAMPLES,
-    limited=frozenset([_INFPREV]),
+HZ_SAMPLES_PER_BLOCK = 1 << 14
+
+INTEREST = interest(
+    kept=SMP_HEADERS | {LOST},
+    sampled={_INFPREV: HZ_SAMPLES_PER_BLOCK, RUNQ_LOAD: DIALECT_SAMPLES_PER_BLOCK},
     subjects=SUBJECT_HEADERS,
     channels=CHANNELS,
 )
