@@ -26,13 +26,19 @@ def array(values: NDArray[Any], kind: pa.DataType, missing: NDArray[np.bool_] | 
     return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(data)])
 
 
-def strings(texts: Sequence[str | None]) -> pa.StringArray:
-    """An Arrow array of texts, null where there is None."""
+def strings(texts: Sequence[str | None], codes: NDArray[np.integer] | None = None) -> pa.StringArray:
+    """An Arrow array of texts, null where there is None; codes: which of them stands where, default each once."""
+    codes = np.arange(len(texts)) if codes is None else codes
     encoded = [(text or "").encode() for text in texts]
-    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-    missing = np.array([text is None for text in texts], np.bool_)
+    size = np.array([len(one) for one in encoded], np.int64)
+    length = size[codes]
+    ends = np.append(0, np.cumsum(length))
+    source = np.repeat((np.cumsum(size) - size)[codes] - ends[:-1], length) + np.arange(ends[-1])
+    data = np.frombuffer(b"".join(encoded), np.uint8)[source]
+    missing = np.array([text is None for text in texts], np.bool_)[codes]
     validity = pa.py_buffer(np.packbits(~missing, bitorder="little")) if missing.any() else None
-    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)), validity)
+    offsets = pa.py_buffer(ends.astype(np.int32))
+    return pa.StringArray.from_buffers(len(codes), offsets, pa.py_buffer(data), validity)
 
 
 def values(column: pa.ChunkedArray, null: int = 0) -> NDArray[Any]:

@@ -103,7 +103,7 @@ def analyze(
             return
         from xtrace.reports import terminal
 
-        kinds = {kind: breakdown(one, kind) for kind, one in chosen.items() if one.complete.num_rows}
+        kinds = {kind: breakdown(one, kind) for kind, one in chosen.items() if len(one.complete)}
         terminal.analysis(terminal.console(), document, kinds, opened.lost_by_cpu)
 
 

@@ -20,6 +20,7 @@ from xtrace.scan import RECORD_WORDS
 from xtrace.selection import Selection
 
 if TYPE_CHECKING:
+    from xtrace.episodes.assemble import EpisodeTables
     from xtrace.trace import Trace
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -66,18 +67,17 @@ def _counts(trace: Trace, selection: Selection) -> Counter[int]:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Some episodes and the deliveries of those of them that are complete.
+    """Some episodes, and of those that are complete the deliveries.
 
-    count       episodes, complete or not
-    complete    Arrow table of schema EPISODES without `targets`, complete ones only
-    overlaps    bool, by row of `complete`: in flight together with another complete one of its kind
-    deliveries  Arrow table of schema DELIVERIES: the targets of `complete`, in the same order
+    count     episodes, complete or not
+    complete  int64, rows of the table of episodes, complete ones only
+    targets   int64, rows of the table of deliveries: the targets of `complete`, in the same order
     """
 
+    tables: EpisodeTables
     count: int
-    complete: pa.Table
-    overlaps: NDArray[np.bool_]
-    deliveries: pa.Table
+    complete: NDArray[np.int64]
+    targets: NDArray[np.int64]
 
     @classmethod
     def of(cls, trace: Trace, selection: Selection, kind: str) -> Chosen:
@@ -90,28 +90,27 @@ class Chosen:
             wanted &= selection.starts(arrow.values(episodes["initiator"]), start)
         complete = wanted & arrow.values(episodes["complete"])
         of_complete = complete[arrow.values(tables.deliveries["episode"]).astype(np.int64)]
-        return cls(
-            int(wanted.sum()),
-            episodes.drop_columns(["targets"]).filter(arrow.array(complete, pa.bool_())),
-            tables.overlaps[complete],
-            tables.deliveries.filter(arrow.array(of_complete, pa.bool_())),
-        )
+        return cls(tables, int(wanted.sum()), np.flatnonzero(complete), np.flatnonzero(of_complete))
 
     def episode(self, column: str) -> NDArray[Any]:
-        """A column of `complete` that has no nulls there."""
-        return arrow.values(self.complete[column])
+        """A column of the complete episodes that has no nulls there."""
+        return arrow.values(self.tables.episodes[column])[self.complete]
 
     def delivery(self, column: str) -> NDArray[Any]:
-        """A column of `deliveries` that has no nulls there."""
-        return arrow.values(self.deliveries[column])
+        """A column of their deliveries that has no nulls there."""
+        return arrow.values(self.tables.deliveries[column])[self.targets]
+
+    def rows(self, places: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Some of the complete episodes, whole."""
+        return [self.tables.episodes.slice(row, 1).to_pylist()[0] for row in self.complete[places].tolist()]
 
 
 def _kind(chosen: Chosen) -> dict[str, Any]:
     return {
         "count": chosen.count,
-        "complete": chosen.complete.num_rows,
-        "overlapping": int(chosen.overlaps.sum()),
-        "targets": chosen.deliveries.num_rows,
+        "complete": len(chosen.complete),
+        "overlapping": int(chosen.tables.overlaps[chosen.complete].sum()),
+        "targets": len(chosen.targets),
         "total_ns": distribution(chosen.episode("total_ns")),
         "lock_wait_ns": distribution(chosen.episode("lock_wait_ns")),
         "delivery_ns": distribution(chosen.delivery("delivery_ns")),
@@ -183,7 +182,6 @@ def breakdown(chosen: Chosen, kind: str) -> Breakdown:
     cell = targets.astype(np.int64) << 32 | chosen.episode("inflight")
     cells, groups = _grouped(cell, total)
     worst = np.argsort(-total, kind="stable")[:WORST]
-    table = chosen.complete.take(arrow.array(worst, pa.int64()))
     return Breakdown(
         phases=phases,
         histogram=log2_histogram(total),
@@ -192,7 +190,7 @@ def breakdown(chosen: Chosen, kind: str) -> Breakdown:
             (one >> 32, one & 0xFFFFFFFF): (len(group), float(group.mean()))
             for one, group in zip(cells.tolist(), groups, strict=True)
         },
-        worst=[row | {"what": names[code[at]]} for row, at in zip(table.to_pylist(), worst.tolist(), strict=True)],
+        worst=[row | {"what": names[code[at]]} for row, at in zip(chosen.rows(worst), worst.tolist(), strict=True)],
     )
 
 
@@ -204,8 +202,8 @@ def _what(chosen: Chosen, kind: str) -> tuple[list[str], NDArray[np.int64]]:
     if kind == "flush":
         names = [flush_name(flags) for flags in values.tolist()]
     else:
-        known = chosen.complete["func_name"].take(arrow.array(first, pa.int64())).to_pylist()
-        names = [name or f"0x{address:x}" for name, address in zip(known, values.tolist(), strict=True)]
+        known = chosen.rows(first)
+        names = [row["func_name"] or f"0x{address:x}" for row, address in zip(known, values.tolist(), strict=True)]
     # Two addresses may lie in one function, and two sets of bits differ only in bits without a name.
     distinct = sorted(set(names))
     return distinct, np.array([distinct.index(name) for name in names], np.int64)[codes]

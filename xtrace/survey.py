@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -77,7 +77,7 @@ class CpuTotals:
     size_bytes: int = 0
 
 
-@dataclass(slots=True)
+@dataclass
 class Survey:
     """What a pass over a whole trace found.
 
@@ -114,16 +114,23 @@ class Survey:
 
     def records(self, header: int) -> Records:
         """The kept records with this header word."""
-        words, at, headers, track, state = self.kept
-        rows = np.flatnonzero(headers == header)
-        first = at[rows] + 1 + 2 * (header >> 31)
-        subject = np.isin(headers, list(self.subjects)) if header in self.subjects else headers[:0] > 0
+        kept, size = self.kept, header >> 28 & 7
+        rows = np.flatnonzero(kept.header == header)
+        first = kept.at[rows] + 1 + 2 * (header >> 31)
+        payload = np.empty((len(rows), size), np.uint32)
+        for word in range(size):
+            payload[:, word] = kept.words.take(first + word)
         return Records(
-            track[rows],
-            tsc_at(words, at[rows]) if header >> 31 else np.zeros(len(rows), np.uint64),
-            words[first[:, None] + np.arange(header >> 28 & 7)],
-            states(state[headers[subject] == header]),
+            kept.track[rows],
+            tsc_at(kept.words, kept.at[rows]) if header >> 31 else np.zeros(len(rows), np.uint64),
+            payload,
+            states(kept.state[self._subject_rows[rows]] if header in self.subjects else kept.state[:0]),
         )
+
+    @cached_property
+    def _subject_rows(self) -> Offsets:
+        """For each kept record that is a subject its row in `kept.state`."""
+        return np.cumsum(np.isin(self.kept.header, list(self.subjects))) - 1
 
 
 class CaptureTracker:

@@ -58,7 +58,9 @@ def assemble(found: Survey, clock: Clock, symbols: Symbols | None = None) -> Epi
     kind = np.repeat(np.arange(2, dtype=np.int8), [len(one.start) for one in groups])
     first_seen = np.concatenate([one.first_seen for one in groups])
     capture = np.concatenate([one.track >> np.int32(14) for one in groups])
-    order = np.lexsort((kind, first_seen, capture))
+    # Those of each kind are in order: a stable sort has only to merge them.
+    order = np.argsort(first_seen, kind="stable")
+    order = order[np.argsort(capture[order], kind="stable")]
     number = np.empty(len(order), np.int64)
     number[order] = np.arange(len(order))
     numbers = (number[: len(calls.start)], number[len(calls.start) :])
@@ -177,7 +179,8 @@ def _delivery_columns(
             }
         )
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    order = np.lexsort((columns["cpu"], columns["episode"]))
+    # Those of each kind are in order, by CPU within an episode.
+    order = np.argsort(columns["episode"], kind="stable")
     return {name: values[order] for name, values in columns.items()}
 
 
@@ -197,4 +200,4 @@ def _names(func: Any, symbols: Symbols | None) -> pa.Array:
     names: list[str | None] = list(function_names(distinct, symbols))
     if symbols is None:
         names = [None if one else name for one, name in zip(distinct.tolist(), names, strict=True)]
-    return arrow.strings(names).take(arrow.array(np.where(missing, 0, inverse), pa.int64(), missing))
+    return arrow.strings([*names, None], np.where(missing, len(names), inverse))

@@ -208,7 +208,9 @@ class _Assignment:
 
         keys = np.concatenate((self._keys, self._orphans))
         seen = np.concatenate((self._starts, earliest))
-        by_time = np.lexsort((seen, keys >> np.uint64(32 + TRACK_BITS)))
+        # Each initiator's are in order: a stable sort has only to merge those.
+        by_time = np.argsort(seen, kind="stable")
+        by_time = by_time[np.argsort(keys[by_time] >> np.uint64(32 + TRACK_BITS), kind="stable")]
         self.keys, self.first_seen = keys[by_time], seen[by_time]
         self.opened = by_time < len(order)
         self._row = np.empty(len(by_time), np.int64)
@@ -250,7 +252,8 @@ class _Targets(NamedTuple):
 def _targets(asked_row: Index, asked_cpu: Index, entered: tuple[Index, _Seen], left: tuple[Index, _Seen]) -> _Targets:
     """One row for each CPU that an episode's mask names or that served it."""
     cpu_mask = np.int64(MAX_CPU | 1)
-    named = np.unique(asked_row << TRACK_BITS | asked_cpu)
+    named = np.sort(asked_row << TRACK_BITS | asked_cpu)
+    named = named[np.diff(named, prepend=-1) > 0]
     packs = []
     for row, seen in (entered, left):
         known = row >= 0

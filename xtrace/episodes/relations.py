@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, Literal
 
 import numpy as np
@@ -21,15 +22,24 @@ VMX_EXTERNAL_INTERRUPT: Final = 1
 STATES: Final = ("guest", "hypervisor", "idle", "unknown")
 
 
+def _groups(track: NDArray[np.int32]) -> Iterator[tuple[int, Index]]:
+    """Each distinct value, ascending, and the rows that have it."""
+    # Sorting 16-bit numbers takes linear time.
+    narrow = track.astype(np.uint16) if track.max(initial=0) < 1 << 16 else track
+    order = np.argsort(narrow, kind="stable")
+    begin = np.flatnonzero(np.diff(track[order], prepend=-1))
+    for first, rows in zip(begin.tolist(), np.split(order, begin[1:]), strict=False):
+        yield int(track[order[first]]), rows
+
+
 def inflight(some: Steps) -> Index:
     """Episodes of its kind in flight when each started, itself included; NULL where its START was not seen.
 
     In flight is what has started and is not done. Episodes without DONE never count as ended.
     """
-    capture = some.track >> TRACK_BITS
     count = np.full(len(some.start), NULL)
-    for one in np.unique(capture).tolist():
-        begun = np.flatnonzero((capture == one) & (some.start > 0))
+    for _, rows in _groups(some.track >> TRACK_BITS):
+        begun = rows[some.start[rows] > 0]
         ended = np.sort(some.done[begun][some.done[begun] > 0])
         order = begun[np.argsort(some.start[begun], kind="stable")]
         over = np.searchsorted(ended, some.start[order], side="right")
@@ -40,16 +50,14 @@ def inflight(some: Steps) -> Index:
 def overlapping(some: Steps) -> NDArray[np.bool_]:
     """Which episodes are complete and have a SEND…DONE that intersects another complete one's of their kind."""
     found = np.zeros(len(some.start), np.bool_)
-    rows = np.flatnonzero(some.complete)
-    rows = rows[np.lexsort((some.send[rows], some.track[rows] >> TRACK_BITS))]
-    capture, send, done = some.track[rows] >> TRACK_BITS, some.send[rows], some.done[rows]
-    meets = np.zeros(len(rows), np.bool_)
-    for one in np.unique(capture).tolist():
-        mine = slice(*np.searchsorted(capture, [one, one + 1]))
-        until = np.maximum.accumulate(done[mine])[:-1]
-        meets[mine][1:] |= send[mine][1:] <= until
-        meets[mine][:-1] |= send[mine][1:] <= done[mine][:-1]
-    found[rows] = meets
+    for _, rows in _groups(some.track >> TRACK_BITS):
+        mine = rows[some.complete[rows]]
+        mine = mine[np.argsort(some.send[mine], kind="stable")]
+        send, done = some.send[mine], some.done[mine]
+        meets = np.zeros(len(mine), np.bool_)
+        meets[1:] |= send[1:] <= np.maximum.accumulate(done)[:-1]
+        meets[:-1] |= send[1:] <= done[:-1]
+        found[mine] = meets
     return found
 
 
@@ -77,9 +85,8 @@ def parents(calls: Steps, flushes: Steps) -> Index:
 def _last_at_or_before(tracks: NDArray[np.int32], times: Cycles, track: NDArray[np.int32], time: Cycles) -> Index:
     """For each (track, time) the last row of the sorted (tracks, times) on its track not after it, or −1."""
     found = np.full(len(track), -1)
-    for one in np.unique(track).tolist():
+    for one, rows in _groups(track):
         begin, end = np.searchsorted(tracks, [one, one + 1])
-        rows = np.flatnonzero(track == one)
         index = np.searchsorted(times[begin:end], time[rows], side="right") - 1
         found[rows] = np.where(index < 0, -1, begin + index)
     return found
