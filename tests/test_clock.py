@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xtrace.clock import DEFAULT_HZ, MAX_HZ, MIN_HZ, MIN_SAMPLES, NS_PER_S, Clock, estimate_hz
-from xtrace.digest import Interest
+from xtrace.digest import interest
 from xtrace.errors import UsageError
 from xtrace.parsers.sched import EVENTS, SwitchInfprev
 from xtrace.reader import Reader
@@ -78,7 +78,7 @@ def test_impossible_frequencies(hz: int) -> None:
 
 
 def switches(trace: str, sample: Sample) -> int | None:
-    found = survey(Reader(sample(trace)), Interest(frozenset([INFPREV_HEADER])))
+    found = survey(Reader(sample(trace)), interest(kept=[INFPREV_HEADER]))
     records = found.records(INFPREV_HEADER)
     assert len(records.tsc) > MIN_SAMPLES
     return estimate_hz(records.track, records.tsc, records.payload[:, 2])

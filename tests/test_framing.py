@@ -17,16 +17,17 @@ from hypothesis import strategies as st
 from strategies import Record, Window, build_capture, build_window, build_words, captures
 
 from xtrace import framing
-from xtrace.digest import Interest, digest, is_sound, mend
+from xtrace.block import Block
+from xtrace.digest import digest, interest, is_sound, mend
 from xtrace.errors import InputError
-from xtrace.framing import NEAR_CYCLES, Block
+from xtrace.framing import NEAR_CYCLES
 from xtrace.parsers.container import CPU_CHANGE_HEADER, MAX_CPU, WINDOW_HEADER_BYTES, CpuChange
 from xtrace.parsers.fields import u32
 from xtrace.reader import Reader
 from xtrace.scan import pick_records, record_starts
 from xtrace.survey import Survey, survey
 
-NOTHING = Interest(frozenset())
+NOTHING = interest()
 SMALL = ["dom0-stock", "bench-legacy", "bench8-lockless", "vmx-legacy"]
 """Traces with few large windows and with many small ones."""
 
@@ -82,8 +83,8 @@ class Seen(NamedTuple):
 
 def windows_of(block: Block) -> list[Body]:
     """The windows of a block that are decoded, damage left out."""
-    picks = pick_records(block.words, block.windows[:, 1], np.array([CPU_CHANGE_HEADER], "u4"), ())
-    if not is_sound(block, picks):
+    picks = pick_records(block.words, block.windows[:, 1], NOTHING)
+    if picks is None or not is_sound(block, picks):
         block, _ = mend(block)
     return [(cpu, block.words[first:end].tobytes()) for first, end, cpu in block.windows.tolist()]
 

@@ -19,7 +19,7 @@ import pytest
 from conftest import Sample
 
 from xtrace import framing, reader, scan, survey
-from xtrace.digest import Interest
+from xtrace.digest import interest
 from xtrace.errors import InputError
 from xtrace.parsers.container import CPU_CHANGE_HEADER
 from xtrace.parsers.smp import CALL_SEND
@@ -29,7 +29,7 @@ from xtrace.survey import Survey
 
 SEND = CALL_SEND | 5 << 28 | 1 << 31
 RUNSTATES = [0x21101 | 1 << 28 | 1 << 31, 0x21011 | 1 << 28 | 1 << 31]
-INTEREST = Interest(frozenset([SEND, *RUNSTATES]))
+INTEREST = interest(kept=[SEND, *RUNSTATES])
 
 
 def zstd(data: bytes) -> bytes:

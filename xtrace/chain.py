@@ -22,7 +22,7 @@ _PATTERN: Final = CPU_CHANGE_HEADER.to_bytes(4, "little")
 
 
 class _Marks(NamedTuple):
-    """What looks like a header, by position: where it and its window lie in bytes, its CPU, whether all are possible."""
+    """What looks like a header, by position: where it and its window lie in bytes, its CPU, whether all is possible."""
 
     begin: NDArray[np.int64]
     end: NDArray[np.int64]
@@ -89,7 +89,8 @@ def _marks(buffer: memoryview, limit: int) -> _Marks:
 
 
 def _follow(buffer: memoryview, marks: _Marks, start: int, *, ended: bool) -> NDArray[np.int64]:
-    begin, end, cpu, good = (one[np.searchsorted(marks.begin, start) :] for one in marks)
+    rest = slice(int(np.searchsorted(marks.begin, start)), None)
+    begin, end, cpu, good = marks.begin[rest], marks.end[rest], marks.cpu[rest], marks.good[rest]
     expected = np.append(start, end)[:-1]
     count = int(np.argmin(np.append(good & (begin == expected), False)))
     rows: Sequence[int] | slice = slice(count)

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xtrace import columns
+from xtrace.block import Block
 from xtrace.context import OCCUPANT, RUNSTATE_HEADERS, SWITCHES, occupant
 from xtrace.digest import interest, is_sound, mend
-from xtrace.block import Block
 from xtrace.parsers.event import Event
 from xtrace.parsers.registry import Dialect, needs_first_word, resolve
 from xtrace.reader import Reader
 from xtrace.scan import STATE_WORDS, Offsets, Words, last_before, pick_records, record_starts, state_at, tsc_at
-from xtrace.states import Carry, states
+from xtrace.states import Carry, States, states
 from xtrace.survey import CaptureTracker, Survey
 
 
@@ -97,7 +97,7 @@ def batches(reader: Reader, survey: Survey) -> Iterator[Batch]:
         tsc = np.where(inside, own[np.maximum(latest, 0)], before[row])
         ends = block.windows[:, 1]
         begins = np.concatenate(([0], ends[:-1]))
-        found = []
+        found: list[States] = []
         for channel, carry in enumerate(carries):
             noted = starts[np.isin(header, setters.header[setters.sets >> channel & 1 != 0])]
             last_state = state_at(words, last_before(noted, ends, begins), setters, channel)
@@ -106,7 +106,8 @@ def batches(reader: Reader, survey: Survey) -> Iterator[Batch]:
             missing = state[:, 0] == 0
             state[missing] = carried[row[missing]]
             found.append(states(state))
-        there = occupant(*found, has_runstates)
+        runstate, switch = found
+        there = occupant(runstate, switch, has_runstates)
         track = tracks.track[row]
         order = _never_back(tsc, track, highest)
         yield Batch(words, starts, header, track, tsc, order, window + row, there.domain, there.vcpu)

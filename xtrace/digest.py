@@ -44,7 +44,7 @@ def interest(
         header=np.array(headers, np.uint32),
         limit=np.array([limits.get(header, 0) for header in headers], np.int64),
         subject=np.array([header in subjects for header in headers], np.bool_),
-        sets=np.array([sum((header in one) << bit for bit, one in enumerate(channels)) for header in headers], np.uint8),
+        sets=np.array([sum((header in one) << bit for bit, one in enumerate(channels)) for header in headers], "u1"),
         place=np.array(place, np.int64).reshape(len(headers), len(channels), 2),
     )
 
@@ -65,7 +65,8 @@ def digest(block: Block, interest: Interest) -> Digest:
     """Walk a block and keep what is of interest; damaged windows give what can be read of them."""
     if block.offset >= SAMPLED_BYTES:
         interest = interest._replace(limit=np.where(interest.limit == ALL, ALL, 0))
-    picks, skips = pick_records(block.words, block.windows[:, 1], interest), []
+    skips: list[Skip] = []
+    picks = pick_records(block.words, block.windows[:, 1], interest)
     if picks is None or not is_sound(block, picks):
         block, skips = mend(block)
         picks = pick_records(block.words, block.windows[:, 1], interest)

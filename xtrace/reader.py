@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from xtrace import framing, scan
 from xtrace.block import Block, Skip, leading_tsc
@@ -84,11 +85,13 @@ class Reader:
             fast = scan.use_fast(_is_large(source))
             framer = Framer(source)
             with self._executor(source, fast=fast) as executor:
+                results: Iterator[Result]
                 if executor is None:
                     results = map(function, framer.blocks())
                 else:
                     if source.path is not None:
-                        framer.base, framer.last_tsc = yield from self._stretches(executor, source, function)
+                        stretches = self._stretches(executor, source, partial(_stretch, function, source.path))
+                        framer.base, framer.last_tsc = yield from stretches
                         source.seek(framer.base)
                     results = _in_order((executor.submit(function, block) for block in framer.blocks()), self.workers)
                 for result in results:
@@ -97,24 +100,22 @@ class Reader:
             self.skips, self.total_bytes = framer.skips, framer.total_bytes
 
     def _stretches(
-        self, executor: Executor, source: Source, function: Callable[[Block], Result]
+        self, executor: Executor, source: Source, stretch: Callable[[int, int], Stretch[Result] | None]
     ) -> Generator[Result, None, tuple[int, int]]:
-        """`function` of stretches of a file that workers read and frame by themselves, while these join.
+        """The results of stretches of a file that workers read and frame by themselves, while these join.
 
         Returns the offset behind the last one, which is the end unless the chain of windows breaks there, and the
         first cycle count of its last window.
         """
         size = framing.BLOCK_BYTES
-        task = partial(_stretch, function, source.path, size)
         end = last_tsc = 0
         offsets = range(0, source.total_bytes or 0, size)
-        for found in _in_order((executor.submit(task, offset) for offset in offsets), self.workers):
-            if found is None or found[0] != end:
+        for found in _in_order((executor.submit(stretch, size, offset) for offset in offsets), self.workers):
+            if found is None or found.begin != end:
                 break
-            _, end, tsc, result = found
-            last_tsc = tsc or last_tsc
+            end, last_tsc = found.end, found.last_tsc or last_tsc
             self._tell(end, source)
-            yield result
+            yield found.result
         return end, last_tsc
 
     def _tell(self, done: int, source: Source) -> None:
@@ -144,10 +145,17 @@ def _is_large(source: Source) -> bool:
     return source.total_bytes is not None and source.total_bytes >= FAST_FROM_BYTES
 
 
-def _stretch(
-    function: Callable[[Block], Result], path: Path, size: int, offset: int
-) -> tuple[int, int, int, Result] | None:
-    """A stretch's first byte and end, the first cycle count of its last window, and `function` of it."""
+@dataclass(slots=True)
+class Stretch(Generic[Result]):
+    """A part of a file: first byte and end, the first cycle count of its last window, a function's result."""
+
+    begin: int
+    end: int
+    last_tsc: int
+    result: Result
+
+
+def _stretch(function: Callable[[Block], Result], path: Path, size: int, offset: int) -> Stretch[Result] | None:
     try:
         block = load_stretch(path, offset, size)
     except OSError:
@@ -156,7 +164,7 @@ def _stretch(
     if block is None:
         return None
     last_tsc = leading_tsc(block.words[block.windows[-1, 0] :])
-    return block.offset, block.offset + block.words.nbytes, last_tsc, function(block)
+    return Stretch(block.offset, block.offset + block.words.nbytes, last_tsc, function(block))
 
 
 def _in_order(futures: Iterator[Future[Result]], workers: int) -> Iterator[Result]:

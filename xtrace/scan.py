@@ -64,7 +64,7 @@ class Interest(NamedTuple):
     @property
     def channels(self) -> int:
         """How many channels of states there are."""
-        return self.place.shape[1]
+        return int(self.place.shape[1])
 
 
 class Picks(NamedTuple):
@@ -255,7 +255,7 @@ class _Lanes(NamedTuple):
     def fit(self, ends: Offsets) -> bool:
         """Whether the records of each window end where it does."""
         last = np.searchsorted(self.base, ends) - 1
-        return bool(np.array_equal(self.leave[last], ends))
+        return bool(((self.leave[last] == ends) | (ends == 0)).all())
 
     def records(self) -> tuple[Offsets, Words]:
         """Word offset and header of all records in no order; −1 and 0 where there is none."""
@@ -276,7 +276,7 @@ class _Lanes(NamedTuple):
         return np.where(first == never, -1, first), last
 
     def _outermost(self, slabs: list[_Slab], place: int) -> Offsets:
-        """Offset of a timestamped record of each lane, the first (place 0, slabs in order) or the last (−1, reversed)."""
+        """Where the first timestamped record of each lane is (place 0, slabs in order) or the last (−1, reversed)."""
         found = np.full(len(self.base), -1)
         for slab in slabs:
             column = np.flatnonzero(found[slab.lane] < 0)
@@ -322,7 +322,7 @@ def _walk(words: Words, ends: Offsets) -> _Lanes:
 
 
 def _lane_bases(words: Words, ends: Offsets) -> tuple[Offsets, NDArray[np.bool_]]:
-    """Where the lanes begin, and which of these are guesses: in windows longer than a lane, on what looks like a record.
+    """Where the lanes begin, and which are guesses: in windows longer than a lane, on what looks like a record.
 
     That is a timestamped header of a known class whose record ends at another header of a known class.
     """
@@ -369,9 +369,8 @@ def _mend(words: Words, lanes: _Lanes, stop: Offsets, guessed: NDArray[np.bool_]
             lane += 1
     if not mended:
         return
-    lane = np.array(sorted(mended))
     since = np.zeros(len(base), np.int64)
-    since[lane] = [mended[one] for one in lane.tolist()]
+    since[list(mended)] = list(mended.values())
     for slab in slabs:
         column = np.flatnonzero(slab.at[0] < since[slab.lane])
         if not len(column):

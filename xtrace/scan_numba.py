@@ -67,17 +67,17 @@ def _pick(  # type: ignore[no-untyped-def]
                 if used == TABLE_SLOTS:
                     return FULL, size, picked, subjects
                 keys[slot] = head
-                for row in range(len(header)):
-                    if header[row] == head:
-                        row_of[slot] = row
+                for match in range(len(header)):
+                    if header[match] == head:
+                        row_of[slot] = match
                         several = 0
                         for channel in range(channels):
-                            if sets[row] >> channel & 1:
+                            if sets[match] >> channel & 1:
                                 channel_of[slot] = channel
                                 several += 1
                         if several > 1:
                             channel_of[slot] = channels
-                        special[slot] = limit[row] > 0 or several > 1
+                        special[slot] = limit[match] > 0 or several > 1
             counts[slot] += 1
             length = np.int64(1) + np.int64((head >> np.uint32(28)) & np.uint32(7))
             if head >> np.uint32(31):

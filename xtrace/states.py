@@ -72,9 +72,7 @@ class Carry:
         """Forget everything."""
         self._track[:] = -1
 
-    def before(
-        self, tracks: Tracks, value: NDArray[Any], known: NDArray[np.bool_], rows: Offsets
-    ) -> NDArray[Any]:
+    def before(self, tracks: Tracks, value: NDArray[Any], known: NDArray[np.bool_], rows: Offsets) -> NDArray[Any]:
         """Of each of these windows, the last known value of an earlier window of its track; zero for none.
 
         value, known: by window of the block, which are then remembered.

@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xtrace.block import Skip
 from xtrace.digest import Digest, digest
 from xtrace.errors import InputError
-from xtrace.block import Skip
 from xtrace.reader import Reader
 from xtrace.scan import STATE_WORDS, Interest, Offsets, Picks, Words, tsc_at
 from xtrace.states import TRACK_BITS, Carry, States, Tracks, cpu_of, states
