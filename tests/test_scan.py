@@ -19,6 +19,7 @@ from xtrace import scan, scan_numba
 from xtrace.digest import ALL, interest
 from xtrace.parsers.container import CPU_CHANGE_HEADER, WINDOW_HEADER_BYTES
 from xtrace.scan import Interest
+from xtrace.states import Channel
 
 LANES = [20, 21, 64, 512, 1000]
 """A lane must be longer than a record, wherever within ten words it begins."""
@@ -40,9 +41,7 @@ def plain_starts(words: scan.Words) -> list[int]:
     return found
 
 
-def kinds(
-    limits: Mapping[int, int], subjects: Collection[int] = (), *channels: Mapping[int, tuple[int, int]]
-) -> Interest:
+def kinds(limits: Mapping[int, int], subjects: Collection[int] = (), *channels: Channel) -> Interest:
     """An interest in so many records of each of these header words."""
     always = [header for header, limit in limits.items() if limit == ALL]
     return interest(always, {header: limit for header, limit in limits.items() if limit != ALL}, subjects, channels)
@@ -100,11 +99,11 @@ def both_engines(words: scan.Words, ends: Sequence[int], wanted: Interest) -> li
         if picks is None:
             answers.append(None)
             continue
-        answers.append({name: value.tolist() for name, value in picks._asdict().items()})
+        answer = {name: value.tolist() for name, value in picks._asdict().items()}
+        answers.append(answer)
         offsets, times = [np.int64] * 2, [np.uint64] * 2
         assert [value.dtype for value in picks] == [np.uint32, np.int64, np.uint32, *offsets, *[np.uint32] * 2, *times]
-        subjects = len(answers[-1]["state"])
-        assert picks.state.shape == (subjects, wanted.channels, scan.STATE_WORDS)
+        assert picks.state.shape == (len(answer["state"]), wanted.channels, scan.STATE_WORDS)
         assert picks.last_state.shape == (len(ends), wanted.channels, scan.STATE_WORDS)
     return answers
 
@@ -166,7 +165,7 @@ def test_picks_of_any_stream(data: st.DataObject, stream: bytes, lane: int) -> N
 
 @given(st.data(), word_streams(), st.sampled_from(LANES))
 def test_windows_that_do_not_fit(data: st.DataObject, stream: bytes, lane: int) -> None:
-    """Each window is read from its first word on, whatever the one before it held; one misfit and there are no picks."""
+    """Each window is read from its first word on, whatever the one before held; one misfit, and there are no picks."""
     words = words_of(stream)
     ends = [*sorted(data.draw(st.lists(st.integers(0, len(words)), max_size=8))), len(words)]
     wanted = data.draw(interests(sorted(set(words[:20].tolist()))))

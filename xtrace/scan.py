@@ -113,6 +113,8 @@ def pick_records(words: Words, ends: Offsets, interest: Interest) -> Picks | Non
     relevant = np.flatnonzero(kinds)
     ordered = at[relevant] << HASH_BITS | kinds[relevant]
     ordered.sort()
+    # Places without a record bear header 0, which may be wanted too.
+    ordered = ordered[np.searchsorted(ordered, 0) :]
     at, row = ordered >> HASH_BITS, (ordered & ((1 << HASH_BITS) - 1)) - 1
     chosen = interest.limit[row] > 0
     for one in np.flatnonzero((interest.limit > 0) & (interest.limit < len(row))).tolist():
@@ -162,9 +164,11 @@ def ends_at(words: Words, starts: Offsets) -> int:
 
 def tsc_at(words: Words, at: Offsets) -> NDArray[np.uint64]:
     """Cycle counts of the timestamped records at these word offsets; 0 where the offset is negative."""
-    low = words.take(at + 1, mode="clip").astype(np.uint64)
-    high = words.take(at + 2, mode="clip").astype(np.uint64)
-    return np.where(at < 0, np.uint64(0), high << np.uint64(32) | low)
+    tsc = np.zeros(len(at), np.uint64)
+    known = np.flatnonzero(at >= 0)
+    high = words.take(at[known] + 2, mode="clip").astype(np.uint64)
+    tsc[known] = high << np.uint64(32) | words.take(at[known] + 1, mode="clip")
+    return tsc
 
 
 def state_at(words: Words, at: Offsets, interest: Interest, channel: int) -> Words:
@@ -254,14 +258,14 @@ class _Lanes(NamedTuple):
 
     def fit(self, ends: Offsets) -> bool:
         """Whether the records of each window end where it does."""
-        last = np.searchsorted(self.base, ends) - 1
-        return bool(((self.leave[last] == ends) | (ends == 0)).all())
+        ends = ends[ends > 0]
+        return bool(np.array_equal(self.leave[np.searchsorted(self.base, ends) - 1], ends))
 
     def records(self) -> tuple[Offsets, Words]:
         """Word offset and header of all records in no order; −1 and 0 where there is none."""
         return (
-            np.concatenate([slab.at.ravel() for slab in self.slabs]),
-            np.concatenate([slab.headers.ravel() for slab in self.slabs]),
+            np.concatenate([np.zeros(0, np.int64), *(slab.at.ravel() for slab in self.slabs)]),
+            np.concatenate([np.zeros(0, np.uint32), *(slab.headers.ravel() for slab in self.slabs)]),
         )
 
     def stamped(self, ends: Offsets) -> tuple[Offsets, Offsets]:
@@ -295,7 +299,7 @@ class _Lanes(NamedTuple):
 
 def _walk(words: Words, ends: Offsets) -> _Lanes:
     base, guessed = _lane_bases(words, ends)
-    stop = np.append(base[1:], len(words))
+    stop = np.append(base, len(words))[1:]
     leave = base.copy()
     slabs: list[_Slab] = []
     lane, position, end = np.arange(len(base)), base, stop
@@ -326,8 +330,8 @@ def _lane_bases(words: Words, ends: Offsets) -> tuple[Offsets, NDArray[np.bool_]
 
     That is a timestamped header of a known class whose record ends at another header of a known class.
     """
-    begins = np.unique(np.concatenate(([0], ends[ends < len(words)])))
-    stops = np.append(begins[1:], len(words))
+    begins = np.unique(np.append(0, ends))[:-1]
+    stops = np.append(begins, len(words))[1:]
     grid = np.arange(LANE_WORDS, len(words) - MAX_RECORD_WORDS, LANE_WORDS)
     window = np.searchsorted(stops, grid, side="right")
     grid = grid[np.minimum(grid - begins[window], stops[window] - grid) >= max(LANE_WORDS // 2, MAX_RECORD_WORDS)]

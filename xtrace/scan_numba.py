@@ -50,7 +50,7 @@ def _pick(  # type: ignore[no-untyped-def]
     # The last one takes what every other record "sets": cheaper than asking.
     current = np.full(channels + 1, -1, np.int64)
     used = 0
-    size = 0
+    size = np.int64(0)
     picked = 0
     subjects = 0
     position = np.int64(0)
