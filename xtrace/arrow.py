@@ -20,9 +20,7 @@ def array(values: NDArray[Any], kind: pa.DataType, missing: NDArray[np.bool_] | 
         data = np.packbits(values, bitorder="little")
     else:
         data = np.ascontiguousarray(values, kind.to_pandas_dtype())
-    validity = None
-    if missing is not None and missing.any():
-        validity = pa.py_buffer(np.packbits(~missing, bitorder="little"))
+    validity = None if missing is None else _validity(missing)
     return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(data)])
 
 
@@ -35,10 +33,20 @@ def strings(texts: Sequence[str | None], codes: NDArray[np.integer] | None = Non
     ends = np.append(0, np.cumsum(length))
     source = np.repeat((np.cumsum(size) - size)[codes] - ends[:-1], length) + np.arange(ends[-1])
     data = np.frombuffer(b"".join(encoded), np.uint8)[source]
-    missing = np.array([text is None for text in texts], np.bool_)[codes]
-    validity = pa.py_buffer(np.packbits(~missing, bitorder="little")) if missing.any() else None
+    validity = _validity(np.array([text is None for text in texts], np.bool_)[codes])
     offsets = pa.py_buffer(ends.astype(np.int32))
     return pa.StringArray.from_buffers(len(codes), offsets, pa.py_buffer(data), validity)
+
+
+def lists(lengths: NDArray[np.int64], items: pa.Array, missing: NDArray[np.bool_]) -> pa.ListArray:
+    """An Arrow array of lists of these lengths, their items one behind the other; null where `missing`."""
+    offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)
+    buffers = [_validity(missing), pa.py_buffer(offsets)]
+    return pa.Array.from_buffers(pa.list_(items.type), len(lengths), buffers, children=[items])
+
+
+def _validity(missing: NDArray[np.bool_]) -> pa.Buffer | None:
+    return pa.py_buffer(np.packbits(~missing, bitorder="little")) if missing.any() else None
 
 
 def values(column: pa.ChunkedArray, null: int = 0) -> NDArray[Any]:

@@ -10,6 +10,7 @@ compiles the plain loop. Both return the same arrays; `engine()` tells which one
 from __future__ import annotations
 
 import importlib.util
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -27,8 +28,9 @@ MAX_RECORD_WORDS = 10
 STATE_WORDS = 5
 """What is kept of the record that set a state: its header, two payload words, the two cycle words."""
 
+SAMPLED = 16
 LANE_WORDS = 1024
-SLAB_STEPS = 8
+SLAB_STEPS = 16
 HEADER_SHIFT = np.uint32(28)
 RECORD_WORDS = np.array([1 + (top & 7) + 2 * (top >> 3) for top in range(16)], np.int64)
 """Length of a record in words by the four highest bits of its header."""
@@ -43,6 +45,8 @@ for _class in (0x001, 0x002, 0x004, 0x008, 0x010, 0x020, 0x040, 0x080, 0x800):
 HASH_BITS = 16
 HASH_FACTOR = np.uint32(2654435761)
 HASH_SHIFT = np.uint32(32 - HASH_BITS)
+
+_own = threading.local()
 
 
 class Interest(NamedTuple):
@@ -108,14 +112,13 @@ def pick_records(words: Words, ends: Offsets, interest: Interest) -> Picks | Non
     if not lanes.fit(ends):
         return None
     at, headers = lanes.records()
-    distinct, counts, kinds = _count_headers(headers, at, interest.header)
+    distinct, counts, relevant, rows = _count_headers(headers, at, interest.header)
     # Few records matter: sort out those first, then by place.
-    relevant = np.flatnonzero(kinds)
-    ordered = at[relevant] << HASH_BITS | kinds[relevant]
+    ordered = at[relevant] << HASH_BITS | rows
     ordered.sort()
     # Places without a record bear header 0, which may be wanted too.
     ordered = ordered[np.searchsorted(ordered, 0) :]
-    at, row = ordered >> HASH_BITS, (ordered & ((1 << HASH_BITS) - 1)) - 1
+    at, row = ordered >> HASH_BITS, ordered & ((1 << HASH_BITS) - 1)
     chosen = interest.limit[row] > 0
     for one in np.flatnonzero((interest.limit > 0) & (interest.limit < len(row))).tolist():
         chosen[np.flatnonzero(row == one)[interest.limit[one] :]] = False
@@ -151,7 +154,7 @@ def record_starts(words: Words) -> Offsets:
         return np.zeros(0, np.int64)
     at, _ = _walk(words, np.array([len(words)])).records()
     at.sort()
-    return at[np.searchsorted(at, 0) :]
+    return at[np.searchsorted(at, 0) :].copy()
 
 
 def ends_at(words: Words, starts: Offsets) -> int:
@@ -204,38 +207,49 @@ def _copies(words: Words, at: Offsets) -> tuple[Words, Offsets]:
 
 def _count_headers(
     headers: Words, at: Offsets, interest: NDArray[np.uint32]
-) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.uint16]]:
-    """Distinct header words, ascending, how often each occurs, and of each record its place in `interest` + 1, or 0.
+) -> tuple[NDArray[np.uint32], NDArray[np.int64], Offsets, Offsets]:
+    """Distinct header words, ascending, how often each occurs, which records are of interest, and their places in it.
 
     Where `at` is negative there is no record and the header is 0.
     """
-    slots = headers * HASH_FACTOR >> HASH_SHIFT
-    counts = np.bincount(slots, minlength=1 << HASH_BITS)
-    owner = np.zeros(1 << HASH_BITS, np.uint32)
-    owner[slots] = headers
-    if np.array_equal(owner.take(slots), headers):
+    slots = (headers * HASH_FACTOR >> HASH_SHIFT).astype(np.intp)
+    if (owner := _owners(headers, slots)) is not None:
+        counts = np.bincount(slots, minlength=1 << HASH_BITS)
         used = np.flatnonzero(counts)
         distinct, counts = owner[used], counts[used]
-        kinds = np.zeros(1 << HASH_BITS, np.uint16)
-        kinds[used] = _places(distinct, interest)
         order = np.argsort(distinct)
-        distinct, counts, found = distinct[order], counts[order], kinds.take(slots)
+        distinct, counts = distinct[order], counts[order]
+        place = np.zeros(1 << HASH_BITS, np.int64)
+        known = np.isin(interest, distinct)
+        mine = (interest[known] * HASH_FACTOR >> HASH_SHIFT).astype(np.intp)
+        place[mine] = np.flatnonzero(known)
+        wanted = np.zeros(1 << HASH_BITS, np.bool_)
+        wanted[mine] = True
+        relevant = np.flatnonzero(wanted.take(slots))
+        rows = place.take(slots[relevant])
     else:
         # Two headers share a slot. Only hostile input has thousands of them, and sorting serves it as well.
         distinct, counts = np.unique(headers, return_counts=True)
-        found = _places(headers, interest)
+        relevant = np.flatnonzero(np.isin(headers, interest))
+        rows = np.searchsorted(interest, headers[relevant])
     if len(distinct) and distinct[0] == 0:
         counts[0] -= np.count_nonzero(at < 0)
         if not counts[0]:
             distinct, counts = distinct[1:], counts[1:]
-    return distinct, counts, found
+    return distinct, counts, relevant, rows
 
 
-def _places(headers: Words, interest: NDArray[np.uint32]) -> NDArray[np.uint16]:
-    if not len(interest):
-        return np.zeros(len(headers), np.uint16)
-    place = np.searchsorted(interest, headers)
-    return np.where(interest.take(place, mode="clip") == headers, place + 1, 0).astype(np.uint16)
+def _owners(headers: Words, slots: Offsets) -> Words | None:
+    """The header word in each slot, None where two share one."""
+    owner = np.zeros(1 << HASH_BITS, np.uint32)
+    # A sample meets nearly all kinds.
+    owner[slots[::SAMPLED]] = headers[::SAMPLED]
+    missed = np.flatnonzero(owner.take(slots) != headers)
+    late, theirs = headers[missed], slots[missed]
+    # An empty slot reads as header 0, whose own is slot 0.
+    free = (owner[theirs] == 0) & (theirs > 0)
+    owner[theirs] = late
+    return owner if free.all() and np.array_equal(owner[theirs], late) else None
 
 
 class _Slab(NamedTuple):
@@ -249,12 +263,31 @@ class _Slab(NamedTuple):
     headers: Words
 
 
+class _Room:
+    """Memory that slabs are cut from one behind the other: all records together are one array without copying."""
+
+    def __init__(self, size: int) -> None:
+        self.at = np.empty(size, np.int64)
+        self.headers = np.empty(size, np.uint32)
+        self.used = 0
+
+    def slab(self, lane: Offsets, steps: int) -> _Slab:
+        """A slab yet to be filled."""
+        part = slice(self.used, self.used + steps * len(lane))
+        self.used = part.stop
+        return _Slab(lane, self.at[part].reshape(steps, -1), self.headers[part].reshape(steps, -1))
+
+
 class _Lanes(NamedTuple):
-    """A walk in lanes: base (where each begins), leave (where the chain goes on behind its stretch), slabs."""
+    """A walk in lanes: base (where each begins), leave (where the chain goes on behind its stretch), slabs.
+
+    Their memory is the thread's: valid until it walks again.
+    """
 
     base: Offsets
     leave: Offsets
     slabs: list[_Slab]
+    room: _Room
 
     def fit(self, ends: Offsets) -> bool:
         """Whether the records of each window end where it does."""
@@ -263,10 +296,7 @@ class _Lanes(NamedTuple):
 
     def records(self) -> tuple[Offsets, Words]:
         """Word offset and header of all records in no order; −1 and 0 where there is none."""
-        return (
-            np.concatenate([np.zeros(0, np.int64), *(slab.at.ravel() for slab in self.slabs)]),
-            np.concatenate([np.zeros(0, np.uint32), *(slab.headers.ravel() for slab in self.slabs)]),
-        )
+        return self.room.at[: self.room.used], self.room.headers[: self.room.used]
 
     def stamped(self, ends: Offsets) -> tuple[Offsets, Offsets]:
         """Offsets of the first and the last timestamped record of each window, −1 where it has none."""
@@ -282,9 +312,12 @@ class _Lanes(NamedTuple):
     def _outermost(self, slabs: list[_Slab], place: int) -> Offsets:
         """Where the first timestamped record of each lane is (place 0, slabs in order) or the last (−1, reversed)."""
         found = np.full(len(self.base), -1)
+        open_lanes = len(found)
         for slab in slabs:
             column = np.flatnonzero(found[slab.lane] < 0)
             if not len(column):
+                if not open_lanes:
+                    break
                 continue
             if not place:
                 # The slab of mended lanes names one several times: the last to be set stays.
@@ -294,35 +327,45 @@ class _Lanes(NamedTuple):
             row = len(stamped) - 1 - row if place else row
             has = stamped[row, np.arange(len(column))]
             found[slab.lane[column[has]]] = slab.at[row[has], column[has]]
+            open_lanes = np.count_nonzero(found < 0)
         return found
 
 
 def _walk(words: Words, ends: Offsets) -> _Lanes:
     base, guessed = _lane_bases(words, ends)
     stop = np.append(base, len(words))[1:]
+    room = _room(2 * len(words) + SLAB_STEPS * len(base))
     leave = base.copy()
     slabs: list[_Slab] = []
     lane, position, end = np.arange(len(base)), base, stop
     while len(lane):
-        at = np.empty((SLAB_STEPS + 1, len(lane)), np.int64)
-        headers = np.empty((SLAB_STEPS, len(lane)), np.uint32)
-        at[0] = position
-        for step in range(SLAB_STEPS):
-            words.take(at[step], out=headers[step], mode="clip")
-            np.add(at[step], RECORD_WORDS.take(headers[step] >> HEADER_SHIFT), out=at[step + 1])
-        position = at[SLAB_STEPS].copy()
+        slab = room.slab(lane, SLAB_STEPS)
+        slabs.append(slab)
+        for at, header in zip(slab.at, slab.headers, strict=True):
+            at[:] = position
+            words.take(at, out=header, mode="clip")
+            position = at + RECORD_WORDS.take(header >> HEADER_SHIFT)
         inside = position < end
-        slabs.append(_Slab(lane, at[:SLAB_STEPS], headers))
-        if not inside.all():
-            over = at >= end
-            out = np.flatnonzero(~inside)
-            leave[lane[out]] = at[np.argmax(over[:, out], axis=0), out]
-            at[over] = -1
-            headers[over[:SLAB_STEPS]] = 0
+        out = np.flatnonzero(~inside)
+        if len(out):
+            steps = np.vstack((slab.at[:, out], position[out]))
+            over = steps >= end[out]
+            leave[lane[out]] = steps[np.argmax(over, axis=0), np.arange(len(out))]
+            slab.at[:, out] = np.where(over, -1, steps)[:-1]
+            slab.headers[:, out] = np.where(over[:-1], 0, slab.headers[:, out])
             lane, position, end = lane[inside], position[inside], end[inside]
-    lanes = _Lanes(base, leave, slabs)
+    lanes = _Lanes(base, leave, slabs, room)
     _mend(words, lanes, stop, guessed)
     return lanes
+
+
+def _room(size: int) -> _Room:
+    """Room for so many records, the thread's own: new memory has its price."""
+    room: _Room | None = getattr(_own, "room", None)
+    if room is None or len(room.at) < size:
+        room = _own.room = _Room(size)
+    room.used = 0
+    return room
 
 
 def _lane_bases(words: Words, ends: Offsets) -> tuple[Offsets, NDArray[np.bool_]]:
@@ -350,7 +393,7 @@ def _mend(words: Words, lanes: _Lanes, stop: Offsets, guessed: NDArray[np.bool_]
 
     Few guesses miss, and by few records: a plain loop over a memory view is faster here than arrays.
     """
-    base, leave, slabs = lanes
+    base, leave, slabs, room = lanes
     values = memoryview(words)  # type: ignore[arg-type]
     mended: dict[int, int] = {}
     owners: list[int] = []
@@ -383,9 +426,10 @@ def _mend(words: Words, lanes: _Lanes, stop: Offsets, guessed: NDArray[np.bool_]
         step, place = np.nonzero(wrong)
         slab.at[step, column[place]] = -1
         slab.headers[step, column[place]] = 0
-    at = np.array(found, np.int64)
     # The first records of their lanes, so the first slab.
-    slabs.insert(0, _Slab(np.array(owners, np.int64), at[None, :], words.take(at)[None, :]))
+    slabs.insert(0, room.slab(np.array(owners, np.int64), 1))
+    slabs[0].at[:] = found
+    slabs[0].headers[:] = words.take(found)
 
 
 _fast_module: ModuleType | None = None

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 STATE_WORDS: Final = 5
 TABLE_BITS: Final = 12
 TABLE_SLOTS: Final = 1 << TABLE_BITS
+LINE_WORDS: Final = 16
+AHEAD_WORDS: Final = 256
 SLOT_MASK = np.uint32(TABLE_SLOTS - 1)
 FACTOR = np.uint32(2654435761)
 SHIFT = np.uint32(32 - TABLE_BITS)
@@ -39,7 +41,8 @@ def _pick(  # type: ignore[no-untyped-def]
 ):
     """Fill the table of headers and the arrays of `scan.Picks`.
 
-    Returns FITS, MISFIT or FULL, and how many words were kept, records picked and subjects among them.
+    Returns FITS, MISFIT or FULL, how many words were kept, records picked and subjects among them, and a number that
+    means nothing.
     """
     channels = place.shape[1]
     # By slot: row of `header` if the record needs more than counting, and the one channel that it sets.
@@ -54,18 +57,25 @@ def _pick(  # type: ignore[no-untyped-def]
     picked = 0
     subjects = 0
     position = np.int64(0)
+    warm = np.int64(0)
+    touched = np.uint32(0)
     for number in range(len(ends)):
         end = ends[number]
         current[:] = -1
         first = np.int64(-1)
         last = np.int64(-1)
         while position < end:
+            if position >= warm:
+                # The next header's place waits for this one to come from memory: ask for some lines at once.
+                for line in range(warm, min(warm + AHEAD_WORDS, len(words)), LINE_WORDS):
+                    touched ^= words[line]
+                warm += AHEAD_WORDS
             head = words[position]
             slot = _slot(head, keys, counts)
             if counts[slot] == 0:
                 used += 1
                 if used == TABLE_SLOTS:
-                    return FULL, size, picked, subjects
+                    return FULL, size, picked, subjects, touched
                 keys[slot] = head
                 for match in range(len(header)):
                     if header[match] == head:
@@ -86,7 +96,7 @@ def _pick(  # type: ignore[no-untyped-def]
                 if first < 0:
                     first = position
             if position + length > end:
-                return MISFIT, size, picked, subjects
+                return MISFIT, size, picked, subjects, touched
             if special[slot]:
                 row = row_of[slot]
                 if left[row] > 0:
@@ -111,7 +121,7 @@ def _pick(  # type: ignore[no-untyped-def]
         if first >= 0:
             tsc[0, number] = np.uint64(words[first + 2]) << np.uint64(32) | np.uint64(words[first + 1])
             tsc[1, number] = np.uint64(words[last + 2]) << np.uint64(32) | np.uint64(words[last + 1])
-    return FITS, size, picked, subjects
+    return FITS, size, picked, subjects, touched
 
 
 @numba.njit(nogil=True, cache=True)
@@ -142,7 +152,7 @@ def pick_records(
     tsc = np.zeros((2, len(ends)), np.uint64)
     last_state = np.empty((len(ends), interest.channels, STATE_WORDS), np.uint32)
     kept, at, window, state = _room(len(words), interest.channels)
-    result, size, picked, subjects = _pick(
+    result, size, picked, subjects, _ = _pick(
         words, ends, *interest, keys, counts, kept, at, window, state, last_state, tsc
     )
     if result != FITS:

@@ -48,17 +48,21 @@ class Tracks:
         self.cpu = cpu_of(track)
         self._order = np.argsort(track, kind="stable")
         owner = track[self._order]
-        self._begin = np.searchsorted(owner, owner)
+        first = np.append(True, owner[1:] != owner[:-1])[: len(owner)]
+        self._begins = np.flatnonzero(first)
+        self._group = np.cumsum(first) - 1
         self._place = np.empty(len(track), np.int64)
         self._place[self._order] = np.arange(len(track))
 
-    def latest(self, known: NDArray[np.bool_], rows: Offsets) -> Offsets:
-        """For each of these windows the last earlier one of its track that is `known`, −1 for none."""
-        held = np.where(known[self._order], np.arange(len(known)), -1)
-        previous = np.concatenate(([-1], np.maximum.accumulate(held)[:-1]))
+    def latest(self, known: NDArray[np.bool_], rows: Offsets) -> tuple[Offsets, Offsets]:
+        """The last `known` window before each of `rows` on its track, −1 for none; and the last one of each track."""
+        held = np.maximum.accumulate(np.where(known[self._order], np.arange(len(known)), -1))
         place = self._place[rows]
-        found = previous[place]
-        return np.where(found >= self._begin[place], self._order[found], -1)
+        begin = self._begins[self._group[place]]
+        found = np.append(-1, held)[place]
+        last = np.append(held, -1)[np.append(self._begins[1:], len(known)) - 1]
+        last = last[last >= self._begins]
+        return np.where(found >= begin, self._order[found], -1), self._order[last]
 
 
 class Carry:
@@ -77,15 +81,13 @@ class Carry:
 
         value, known: by window of the block, which are then remembered.
         """
+        source, last = tracks.latest(known, rows)
         found = np.zeros((len(rows), *value.shape[1:]), value.dtype)
-        if len(rows):
-            source = tracks.latest(known, rows)
-            inside = source >= 0
-            found[inside] = value[source[inside]]
-            cpu = tracks.cpu[rows]
-            older = ~inside & (self._track[cpu] == tracks.track[rows])
-            found[older] = self._last[cpu[older]]
-        # Of several windows of a CPU the last one stays.
-        cpu = tracks.cpu[known]
-        self._last[cpu], self._track[cpu] = value[known], tracks.track[known]
+        inside = source >= 0
+        found[inside] = value[source[inside]]
+        cpu = tracks.cpu[rows]
+        older = ~inside & (self._track[cpu] == tracks.track[rows])
+        found[older] = self._last[cpu[older]]
+        cpu = tracks.cpu[last]
+        self._last[cpu], self._track[cpu] = value[last], tracks.track[last]
         return found

@@ -186,11 +186,8 @@ def _delivery_columns(
 
 def _target_lists(n_targets: NDArray[Any], cpus: NDArray[Any]) -> pa.ListArray:
     unknown = n_targets == NULL
-    ends = np.cumsum(np.where(unknown, 0, n_targets).astype(np.int64))
-    offsets = np.concatenate(([0], ends)).astype(np.int32)
-    return pa.ListArray.from_arrays(
-        arrow.array(offsets, pa.int32()), arrow.array(cpus, pa.uint16()), mask=arrow.array(unknown, pa.bool_())
-    )
+    lengths = np.where(unknown, 0, n_targets).astype(np.int64)
+    return arrow.lists(lengths, arrow.array(cpus, pa.uint16()), unknown)
 
 
 def _names(func: Any, symbols: Symbols | None) -> pa.Array:
