@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -41,7 +42,12 @@ lost, the marker names the vCPU then current (xen/common/trace.c)."""
 SWITCHES: Final[Channel] = {_SWITCH: (2, 3), LOST: (1, 1)}
 """What serves where the runstate class was not traced."""
 
-RUNSTATE_HEADERS: Final = frozenset([_CONTINUES, *_ARRIVES, *_LEAVES])
+_RUNSTATE_HEADERS: Final = frozenset([_CONTINUES, *_ARRIVES, *_LEAVES])
+
+
+def has_runstates(counts: Mapping[int, int]) -> bool:
+    """Whether a trace with these records by header word tells of runstates."""
+    return any(counts.get(header) for header in _RUNSTATE_HEADERS)
 
 
 class Occupant(NamedTuple):
@@ -57,17 +63,17 @@ class Occupant(NamedTuple):
     since: NDArray[np.uint64]
 
 
-def occupant(runstate: States, switch: States, has_runstates: bool) -> Occupant:
+def occupant(runstate: States, switch: States, by_runstate: bool) -> Occupant:
     """The occupants that these states (channels OCCUPANT and SWITCHES) tell.
 
-    has_runstates: whether the trace holds any of RUNSTATE_HEADERS; else switches tell. Domain and vCPU share a word,
-    the vCPU in the low half in scheduler records, the domain in lost-record markers.
+    by_runstate: whether the trace tells of runstates (`has_runstates`); else switches tell. Domain and vCPU share a
+    word, the vCPU in the low half in scheduler records, the domain in lost-record markers.
     """
-    state = runstate if has_runstates else switch
+    state = runstate if by_runstate else switch
     header, low = state["header"], (state["first"] & np.uint32(0xFFFF)).astype(np.int32)
     high = (state["first"] >> np.uint32(16)).astype(np.int32)
     known, lost = (header != 0) & ~np.isin(header, _LEAVES), header == LOST
-    if has_runstates:
+    if by_runstate:
         domain, vcpu = high, low
     else:
         domain, vcpu = state["first"].astype(np.int32), state["second"].astype(np.int32)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xtrace import columns
 from xtrace.block import Block
-from xtrace.context import OCCUPANT, RUNSTATE_HEADERS, SWITCHES, occupant
+from xtrace.context import OCCUPANT, SWITCHES, has_runstates, occupant
 from xtrace.digest import interest, is_sound, mend
 from xtrace.parsers.event import Event
 from xtrace.parsers.registry import Dialect, needs_first_word, resolve
@@ -76,7 +76,7 @@ class Group(NamedTuple):
 
 def batches(reader: Reader, survey: Survey) -> Iterator[Batch]:
     """All records of a trace, block by block. Damage is left out as in its survey."""
-    has_runstates = any(survey.counts[header] for header in RUNSTATE_HEADERS)
+    by_runstate = has_runstates(survey.counts)
     tracker = CaptureTracker()
     setters = interest(channels=(OCCUPANT, SWITCHES))
     carries = [Carry(np.uint32, STATE_WORDS) for _ in range(setters.channels)]
@@ -107,7 +107,7 @@ def batches(reader: Reader, survey: Survey) -> Iterator[Batch]:
             state[missing] = carried[row[missing]]
             found.append(states(state))
         runstate, switch = found
-        there = occupant(runstate, switch, has_runstates)
+        there = occupant(runstate, switch, by_runstate)
         track = tracks.track[row]
         order = _never_back(tsc, track, highest)
         yield Batch(words, starts, header, track, tsc, order, window + row, there.domain, there.vcpu)

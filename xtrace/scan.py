@@ -327,7 +327,7 @@ class _Lanes(NamedTuple):
             row = len(stamped) - 1 - row if place else row
             has = stamped[row, np.arange(len(column))]
             found[slab.lane[column[has]]] = slab.at[row[has], column[has]]
-            open_lanes = np.count_nonzero(found < 0)
+            open_lanes = int(np.count_nonzero(found < 0))
         return found
 
 

@@ -57,7 +57,7 @@ def _pick(  # type: ignore[no-untyped-def]
     picked = 0
     subjects = 0
     position = np.int64(0)
-    warm = np.int64(0)
+    warm = 0
     touched = np.uint32(0)
     for number in range(len(ends)):
         end = ends[number]

@@ -28,13 +28,13 @@ class Records(NamedTuple):
     track    int32   capture << 14 | CPU: one CPU's stream of one capture
     tsc      uint64
     payload  uint32 (n, words)
-    state    STATE (n, channels)  the state before it, zeros where not known; of length 0 where not asked for
+    subject  int64  where `Survey.states` tells the states before it; of length 0 where not asked for
     """
 
     track: NDArray[np.int32]
     tsc: NDArray[np.uint64]
     payload: Words
-    state: States
+    subject: Offsets
 
     @property
     def cpu(self) -> NDArray[np.int32]:
@@ -124,8 +124,13 @@ class Survey:
             kept.track[rows],
             tsc_at(kept.words, kept.at[rows]) if header >> 31 else np.zeros(len(rows), np.uint64),
             payload,
-            states(kept.state[self._subject_rows[rows]] if header in self.subjects else kept.state[:0]),
+            self._subject_rows[rows] if header in self.subjects else rows[:0],
         )
+
+    @property
+    def states(self) -> States:
+        """STATE (subjects, channels): the states before each record kept as a subject, zeros where not known."""
+        return states(self.kept.state)
 
     @cached_property
     def _subject_rows(self) -> Offsets:

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from xtrace import arrow
 from xtrace.clock import Clock
-from xtrace.context import NOBODY, OCCUPANT, RUNSTATE_HEADERS, SWITCHES, Occupant, occupant
+from xtrace.context import NOBODY, has_runstates
 from xtrace.episodes import relations
-from xtrace.episodes.exact import CALL, CHANNELS, FLUSH, Index, Steps, steps
-from xtrace.episodes.relations import STATES, Model
+from xtrace.episodes.exact import CALL, FLUSH, Index, Steps, steps
+from xtrace.episodes.relations import STATES, Model, Situation
 from xtrace.episodes.tables import DELIVERIES, EPISODES, NULL, arrow_table, dictionary
 from xtrace.parsers.container import MAX_CPU
-from xtrace.states import States
 from xtrace.survey import Survey
 from xtrace.symbols import Symbols, function_names
 
@@ -51,7 +50,7 @@ def assemble(found: Survey, clock: Clock, symbols: Symbols | None = None) -> Epi
     calls, flushes = steps(found, CALL), steps(found, FLUSH)
     carried = relations.parents(calls, flushes)
     model = relations.recognise(calls, flushes, carried)
-    has_runstates = any(found.counts[header] for header in RUNSTATE_HEADERS)
+    there = relations.situation(found.states, by_runstate=has_runstates(found.counts))
     queues = relations.waiting_behind_others((calls, flushes), carried)
 
     groups = (calls, flushes)
@@ -65,7 +64,7 @@ def assemble(found: Survey, clock: Clock, symbols: Symbols | None = None) -> Epi
     number[order] = np.arange(len(order))
     numbers = (number[: len(calls.start)], number[len(calls.start) :])
 
-    rows = _episode_columns(groups, clock, has_runstates, model)
+    rows = _episode_columns(groups, clock, there, model)
     rows["kind"] = kind
     rows["parent"] = np.concatenate(
         (
@@ -74,7 +73,7 @@ def assemble(found: Survey, clock: Clock, symbols: Symbols | None = None) -> Epi
         )
     )
     rows = {name: values[order] for name, values in rows.items()}
-    targets = _delivery_columns(groups, queues, numbers, clock, has_runstates)
+    targets = _delivery_columns(groups, queues, numbers, clock, there)
     rows["episode"] = np.arange(len(order), dtype=np.uint64)
     asked = targets.pop("asked")
     rows["targets"] = _target_lists(rows["n_targets"], targets["cpu"][asked])
@@ -102,17 +101,12 @@ def _ns(clock: Clock, cycles: NDArray[np.uint64]) -> Index:
     return np.where(cycles == 0, NULL, clock.to_ns(cycles))
 
 
-def _occupants(state: States, has_runstates: bool) -> Occupant:
-    runstate, switch = (state[:, CHANNELS.index(channel)] for channel in (OCCUPANT, SWITCHES))
-    return occupant(runstate, switch, has_runstates)
-
-
 def _minus(later: Index, earlier: Index) -> Index:
     return np.where((later == NULL) | (earlier == NULL), NULL, later - earlier)
 
 
 def _episode_columns(
-    groups: tuple[Steps, Steps], clock: Clock, has_runstates: bool, model: Model
+    groups: tuple[Steps, Steps], clock: Clock, there: Situation, model: Model
 ) -> dict[str, NDArray[Any]]:
     def both(per_kind: list[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate(per_kind)
@@ -120,7 +114,7 @@ def _episode_columns(
     calls, flushes = groups
     start, send, done = (both([_ns(clock, getattr(one, step)) for one in groups]) for step in ("start", "send", "done"))
     track = both([one.track for one in groups])
-    there = _occupants(np.concatenate([one.initiator_state for one in groups]), has_runstates)
+    initiator = there.at(both([one.subject for one in groups]))
     vectors = {"unknown": NULL, "legacy": INVALIDATE_TLB_VECTOR, "lockless": CALL_FUNCTION_VECTOR}
     call_vector = CALL_FUNCTION_VECTOR if model != "unknown" else NULL
     unseen = [one.start == 0 for one in groups]
@@ -144,8 +138,8 @@ def _episode_columns(
         "va_missing": both([no_call, unseen[1]]),
         "inflight": both([relations.inflight(one) for one in groups]),
         "straggler": both([relations.stragglers(one) for one in groups]),
-        "domain": np.where((there.domain == NOBODY) | both(unseen), NULL, there.domain),
-        "vcpu": np.where((there.vcpu == NOBODY) | both(unseen), NULL, there.vcpu),
+        "domain": np.where(initiator.domain == NOBODY, NULL, initiator.domain),
+        "vcpu": np.where(initiator.domain == NOBODY, NULL, initiator.vcpu),
         "complete": both([one.complete for one in groups]),
         "vector": both([np.full(len(calls.start), call_vector), np.full(len(flushes.start), vectors[model])]),
     }
@@ -156,13 +150,13 @@ def _delivery_columns(
     queues: tuple[Index, ...],
     numbers: tuple[Index, Index],
     clock: Clock,
-    has_runstates: bool,
+    there: Situation,
 ) -> dict[str, NDArray[Any]]:
     parts = []
     for one, queue, number in zip(groups, queues, numbers, strict=True):
         send, enter, left = (_ns(clock, time) for time in (one.send[one.episode], one.enter, one.exit))
-        there = _occupants(one.state, has_runstates)
-        absent = (there.domain == NOBODY) | (one.enter == 0)
+        target = there.at(one.target_subject)
+        absent = target.domain == NOBODY
         parts.append(
             {
                 "episode": number[one.episode].astype(np.uint64),
@@ -172,9 +166,9 @@ def _delivery_columns(
                 "delivery_ns": _minus(enter, send),
                 "execution_ns": _minus(left, enter),
                 "queue_ns": np.where(queue == NULL, NULL, clock.span_ns(np.where(queue == NULL, 0, queue))),
-                "domain": np.where(absent, NULL, there.domain),
-                "vcpu": np.where(absent, NULL, there.vcpu),
-                "state": relations.hit_state(one, there),
+                "domain": np.where(absent, NULL, target.domain),
+                "vcpu": np.where(absent, NULL, target.vcpu),
+                "state": target.state,
                 "asked": one.asked,
             }
         )

@@ -17,7 +17,7 @@ from xtrace import columns
 from xtrace.context import OCCUPANT, SWITCHES, header_of
 from xtrace.parsers import hvm, smp
 from xtrace.parsers.container import MAX_CPU
-from xtrace.states import STATE, TRACK_BITS, Channel, States
+from xtrace.states import TRACK_BITS, Channel
 from xtrace.survey import Records, Survey
 
 Cycles = NDArray[np.uint64]
@@ -59,10 +59,10 @@ class Steps:
     """The episodes of one kind, by order of start, and their targets.
 
     By episode: track (initiator's, int32), seq (uint32), start, send, done, first_seen (cycles), n_targets (int64,
-    −1 unknown), fields (those of START, 0 where it was not seen), initiator_state (STATE (n, CHANNELS), before START),
-    complete (bool).
+    −1 unknown), fields (those of START, 0 where it was not seen), subject (of START, int64, a row of `Survey.states`,
+    −1 where it was not seen), complete (bool).
     By target, ordered by episode and CPU: episode (row above), cpu (uint16), track (int32), asked (the mask names
-    it), enter, exit (cycles), mode (uint64 (n, 3), the mode record before ENTER).
+    it), enter, exit (cycles), target_subject (as subject, of ENTER).
     strays: records that name no possible initiator.
     """
 
@@ -75,7 +75,7 @@ class Steps:
     first_seen: Cycles
     n_targets: Index
     fields: columns.Columns
-    initiator_state: States
+    subject: Index
     complete: NDArray[np.bool_]
     episode: Index
     cpu: NDArray[np.uint16]
@@ -83,7 +83,7 @@ class Steps:
     asked: NDArray[np.bool_]
     enter: Cycles
     exit: Cycles
-    state: States
+    target_subject: Index
     strays: int
 
 
@@ -94,7 +94,7 @@ class _Seen(NamedTuple):
     key: Cycles
     tsc: Cycles
     fields: columns.Columns
-    state: States
+    subject: Index
 
 
 def steps(found: Survey, kind: Kind) -> Steps:
@@ -109,9 +109,8 @@ def steps(found: Survey, kind: Kind) -> Steps:
     capture = (keys >> np.uint64(32 + TRACK_BITS)).astype(np.int32)
     fields = {name: _by_row(count, assign.start_row, values) for name, values in start.fields.items()}
     started = _by_row(count, assign.start_row, start.tsc)
-    initiator_state = np.zeros((count, len(CHANNELS)), STATE)
-    if len(start.state):
-        initiator_state[assign.start_row] = start.state
+    subject = np.full(count, -1)
+    subject[assign.start_row] = start.subject
 
     send_row = assign.rows(0)
     asked_row, asked_cpu = _mask_bits(send, send_row)
@@ -136,7 +135,7 @@ def steps(found: Survey, kind: Kind) -> Steps:
         first_seen=assign.first_seen,
         n_targets=n_targets,
         fields=fields,
-        initiator_state=initiator_state,
+        subject=subject,
         complete=complete,
         episode=targets.episode,
         cpu=targets.cpu.astype(np.uint16),
@@ -144,7 +143,7 @@ def steps(found: Survey, kind: Kind) -> Steps:
         asked=targets.asked,
         enter=targets.enter,
         exit=targets.exit,
-        state=targets.state,
+        target_subject=targets.subject,
         strays=enter_strays + exit_strays,
     )
 
@@ -169,8 +168,8 @@ def _served(found: Survey, event_id: int) -> tuple[_Seen, int]:
     records = found.records(header_of(event))
     possible = columns.decode(event, records.payload)["initiator_cpu"] <= MAX_CPU
     if not possible.all():
-        state = records.state[possible] if len(records.state) else records.state
-        records = Records(records.track[possible], records.tsc[possible], records.payload[possible], state)
+        subject = records.subject[possible] if len(records.subject) else records.subject
+        records = Records(records.track[possible], records.tsc[possible], records.payload[possible], subject)
     fields = columns.decode(event, records.payload)
     return _seen(records, fields["initiator_cpu"], fields), int((~possible).sum())
 
@@ -178,7 +177,7 @@ def _served(found: Survey, event_id: int) -> tuple[_Seen, int]:
 def _seen(records: Records, initiator: NDArray[np.integer], fields: columns.Columns) -> _Seen:
     capture = (records.track >> TRACK_BITS).astype(np.uint64)
     key = (capture << np.uint64(TRACK_BITS) | initiator.astype(np.uint64)) << np.uint64(32)
-    return _Seen(records.track, key | fields["seq"].astype(np.uint64), records.tsc, fields, records.state)
+    return _Seen(records.track, key | fields["seq"].astype(np.uint64), records.tsc, fields, records.subject)
 
 
 class _Assignment:
@@ -246,7 +245,7 @@ class _Targets(NamedTuple):
     asked: NDArray[np.bool_]
     enter: Cycles
     exit: Cycles
-    state: States
+    subject: Index
 
 
 def _targets(asked_row: Index, asked_cpu: Index, entered: tuple[Index, _Seen], left: tuple[Index, _Seen]) -> _Targets:
@@ -266,11 +265,10 @@ def _targets(asked_row: Index, asked_cpu: Index, entered: tuple[Index, _Seen], l
     for (packed, known), (_, seen) in zip(packs, (entered, left), strict=True):
         places.append(np.searchsorted(pairs, packed))
         times.append(_first(places[-1], seen.tsc[known], len(pairs)))
-    state = np.zeros((len(pairs), len(CHANNELS)), STATE)
-    seen = entered[1]
-    if len(seen.state):
-        state[places[0][::-1]] = seen.state[packs[0][1]][::-1]
-    return _Targets(pairs >> TRACK_BITS, pairs & cpu_mask, asked, times[0], times[1], state)
+    subject = np.full(len(pairs), -1)
+    # Of several ENTERs the first stays, as its time does.
+    subject[places[0][::-1]] = entered[1].subject[packs[0][1]][::-1]
+    return _Targets(pairs >> TRACK_BITS, pairs & cpu_mask, asked, times[0], times[1], subject)
 
 
 def _contains(ordered: Index, values: Index) -> NDArray[np.bool_]:

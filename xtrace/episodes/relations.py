@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.context import IDLE_DOMAIN, NOBODY, Occupant, header_of
+from xtrace.context import IDLE_DOMAIN, NOBODY, OCCUPANT, SWITCHES, header_of, occupant
 from xtrace.episodes.exact import CHANNELS, MODE, Cycles, Index, Steps
 from xtrace.episodes.tables import NULL
 from xtrace.parsers import hvm
-from xtrace.states import TRACK_BITS
+from xtrace.states import TRACK_BITS, States
 
 Model = Literal["legacy", "lockless", "unknown"]
 
@@ -20,6 +20,7 @@ _ENTRIES: Final = [header_of(event) for event in hvm.EVENTS if event.name == "TR
 VMX_EXTERNAL_INTERRUPT: Final = 1
 
 STATES: Final = ("guest", "hypervisor", "idle", "unknown")
+_UNKNOWN: Final = STATES.index("unknown")
 
 
 def _groups(track: NDArray[np.int32]) -> Iterator[tuple[int, Index]]:
@@ -174,19 +175,41 @@ def stragglers(some: Steps) -> Index:
     return found
 
 
-def hit_state(some: Steps, there: Occupant) -> NDArray[np.int8]:
-    """What the interrupt hit on each target, as an index into STATES.
+class Situation(NamedTuple):
+    """What records found on their CPU, one row a record.
+
+    domain, vcpu  int32, who was there, NOBODY where not known
+    state         int8, what an interrupt there hit, as an index into STATES
+    """
+
+    domain: NDArray[np.int32]
+    vcpu: NDArray[np.int32]
+    state: NDArray[np.int8]
+
+    def at(self, rows: Index) -> Situation:
+        """Some of the rows; nothing is known where one is −1."""
+        # The place −1 is the last.
+        return Situation(
+            np.append(self.domain, np.int32(NOBODY)).take(rows),
+            np.append(self.vcpu, np.int32(NOBODY)).take(rows),
+            np.append(self.state, np.int8(_UNKNOWN)).take(rows),
+        )
+
+
+def situation(states: States, *, by_runstate: bool) -> Situation:
+    """What the last states (CHANNELS) before each record tell; by_runstate as for `context.occupant`.
 
     Idle is known from the occupant. Inside an HVM guest or not is known from the last VM entry or exit of the
     same occupant. On SVM the handler runs before the exit is traced, so an entry comes last; on VMX after an
     exit for an external interrupt (xen/arch/x86/hvm). A PV guest leaves no such records: unknown.
     """
-    mode = some.state[:, CHANNELS.index(MODE)]
+    runstate, switch, mode = (states[:, CHANNELS.index(channel)] for channel in (OCCUPANT, SWITCHES, MODE))
+    there = occupant(runstate, switch, by_runstate)
     header, value = mode["header"], mode["first"]
-    current = (header > 0) & (mode["tsc"] >= there.since) & (there.domain != NOBODY) & (some.enter > 0)
+    current = (header > 0) & (mode["tsc"] >= there.since) & (there.domain != NOBODY)
     in_guest = np.isin(header, _ENTRIES) | (value & np.uint32(0xFFFF) == VMX_EXTERNAL_INTERRUPT)
-    state = np.full(len(header), STATES.index("unknown"), np.int8)
+    state = np.full(len(header), _UNKNOWN, np.int8)
     state[current & in_guest] = STATES.index("guest")
     state[current & ~in_guest] = STATES.index("hypervisor")
-    state[(there.domain == IDLE_DOMAIN) & (some.enter > 0)] = STATES.index("idle")
-    return state
+    state[there.domain == IDLE_DOMAIN] = STATES.index("idle")
+    return Situation(there.domain, there.vcpu, state)
