@@ -119,17 +119,19 @@ def pick_records(words: Words, ends: Offsets, interest: Interest) -> Picks | Non
     # Places without a record bear header 0, which may be wanted too.
     ordered = ordered[np.searchsorted(ordered, 0) :]
     at, row = ordered >> HASH_BITS, ordered & ((1 << HASH_BITS) - 1)
-    chosen = interest.limit[row] > 0
+    chosen = np.flatnonzero((interest.limit > 0).take(row))
     for one in np.flatnonzero((interest.limit > 0) & (interest.limit < len(row))).tolist():
-        chosen[np.flatnonzero(row == one)[interest.limit[one] :]] = False
+        surplus = np.flatnonzero(row[chosen] == one)[interest.limit[one] :]
+        chosen = np.delete(chosen, surplus)
     picked = at[chosen]
-    subject = at[chosen & interest.subject[row]]
+    subject = picked[interest.subject.take(row[chosen])]
+    sets = interest.sets.take(row)
     begins = np.concatenate(([0], ends[:-1]))
     begin = begins[np.searchsorted(ends, subject, side="right")]
     state = np.zeros((len(subject), interest.channels, STATE_WORDS), np.uint32)
     last_state = np.zeros((len(ends), interest.channels, STATE_WORDS), np.uint32)
     for channel in range(interest.channels):
-        setters = at[interest.sets[row] >> channel & 1 != 0]
+        setters = at[np.flatnonzero(sets & np.uint8(1 << channel) != 0)]
         state[:, channel] = state_at(words, last_before(setters, subject, begin), interest, channel)
         last_state[:, channel] = state_at(words, last_before(setters, ends, begins), interest, channel)
     first, last = lanes.stamped(ends)
