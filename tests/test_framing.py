@@ -475,3 +475,17 @@ def test_digest_survives_a_window_of_nothing_readable(scratch: Path) -> None:
     assert seen.found.skipped_bytes == 200
     parts = list(Reader(scratch).run(lambda block: digest(block, NOTHING)))
     assert sum(part.record_bytes for part in parts) == 24
+
+
+@pytest.mark.parametrize("chunk", [1000, 4096])
+def test_memory_in_use_is_left_alone(monkeypatch: pytest.MonkeyPatch, damaged: Damaged, chunk: int) -> None:
+    """Blocks that someone still holds keep their bytes; memory that nobody holds serves again."""
+    monkeypatch.setattr(framing, "BLOCK_BYTES", chunk)
+    monkeypatch.setattr(framing, "CHUNK_BYTES", chunk)
+    damaged.path.write_bytes(damaged.data)
+    held = list(Reader(damaged.path).blocks())
+    assert b"".join(block.words.tobytes() for block in held) == damaged.data
+    addresses = {block.words.ctypes.data for block in held}
+    assert len(addresses) == len(held)
+    passing = [block.words.ctypes.data for block in Reader(damaged.path).blocks()]
+    assert len(set(passing)) < len(held)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
+import random
 import sys
 import threading
 import time
@@ -17,8 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import Sample
+from hypothesis import given
+from hypothesis import strategies as st
 
-from xtrace import framing, reader, scan, survey
+from xtrace import digest, framing, reader, scan, survey
 from xtrace.digest import interest
 from xtrace.errors import InputError
 from xtrace.parsers.container import CPU_CHANGE_HEADER
@@ -87,6 +90,11 @@ def pipe(tmp_path: Path) -> Path:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch") / "trace.bin"
 
 
 @pytest.mark.parametrize("kind", COMPRESSORS)
@@ -230,3 +238,38 @@ def test_engines_agree_on_a_whole_trace(monkeypatch: pytest.MonkeyPatch, trace: 
     assert look(trace) == alone
     assert scan.engine() == "numba"
     assert np.all(np.array(alone["bytes"]) >= 0)
+
+
+@given(seed=st.integers(0, 1 << 30), cuts=st.integers(0, 3))
+def test_threads_on_any_damage(sample: Sample, seed: int, cuts: int, scratch: Path) -> None:
+    """Stretches that workers framed by themselves are joined as one who reads in order frames them."""
+    chance = random.Random(seed)
+    data = sample("bench-lockless").read_bytes()[: 400 << 10]
+    for _ in range(cuts):
+        at = chance.randrange(len(data))
+        patch = chance.choice([b"", bytes(64), b"\xff" * 4096, data[:300], chance.randbytes(5)])
+        data = data[:at] + patch + data[at + chance.choice([0, len(patch), 4, 5000]) :]
+    scratch.write_bytes(data)
+    alone = look(scratch)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(reader, "FAST_FROM_BYTES", 0)
+        patched.setattr(framing, "BLOCK_BYTES", 20_000)
+        assert look(scratch, workers=2) == alone
+
+
+@pytest.mark.parametrize("sampled", [0, 1 << 20, 128 << 20])
+def test_sampled_at_the_beginning(monkeypatch: pytest.MonkeyPatch, sample: Sample, sampled: int) -> None:
+    """What is sampled comes from the first bytes; what is kept, from everywhere."""
+    monkeypatch.setattr(framing, "BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(framing, "CHUNK_BYTES", 100_000)
+    path = sample("migrate-stock")
+    wanted = interest(kept=[RUNSTATES[0]], sampled={RUNSTATES[1]: 40})
+    whole = survey.survey(Reader(path), wanted)
+    monkeypatch.setattr(digest, "SAMPLED_BYTES", sampled)
+    found = survey.survey(Reader(path), wanted)
+    assert len(found.records(RUNSTATES[0]).tsc) == found.counts[RUNSTATES[0]]
+    blocks = len([block for block in Reader(path).blocks() if block.offset < sampled])
+    assert blocks > 10 or sampled < 1 << 22
+    few = len(found.records(RUNSTATES[1]).tsc)
+    assert (few > 0) == (sampled > 0)
+    assert few <= min(40 * blocks, len(whole.records(RUNSTATES[1]).tsc))
