@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from captures import capture
 from hypothesis import HealthCheck, settings
 
+import xtrace
 from xtrace import scan
+from xtrace.trace import Trace
 
 SAMPLES: Final = Path(__file__).parent.parent / "sample_traces"
 
@@ -35,6 +38,9 @@ settings.load_profile("xtrace")
 
 Sample = Callable[[str], Path]
 """The path of a sample trace by its name without suffixes."""
+
+Opened = Callable[[str], Trace]
+"""A trace from its text (see captures.py); a cycle is a nanosecond there."""
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +82,18 @@ def trace(trace_name: str, sample: Sample) -> Path:
 def expected_records(trace_name: str) -> int:
     """How many records `trace` holds."""
     return RECORDS[trace_name]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Opened:
+    """Writes and opens a small capture."""
+
+    def open_text(text: str) -> Trace:
+        path = tmp_path / "trace.bin"
+        path.write_bytes(capture(text))
+        return xtrace.open(path, cpu_hz=10**9)
+
+    return open_text
 
 
 @pytest.fixture(autouse=True)

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from captures import ZERO_CYCLES, capture, same
+from conftest import Opened
 
 import xtrace
-from xtrace.trace import Trace
-
-Opened = Callable[[str], Trace]
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Opened:
-    """A trace from its text (see captures.py)."""
-
-    def open_text(text: str) -> Trace:
-        path = tmp_path / "trace.bin"
-        path.write_bytes(capture(text))
-        return xtrace.open(path, cpu_hz=10**9)
-
-    return open_text
 
 
 def test_from_departure_to_arrival_nobody(opened: Opened) -> None:

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 import pytest
-from captures import capture, same
-from conftest import SAMPLES, Sample
+from captures import same
+from conftest import SAMPLES, Opened, Sample
 
 import xtrace
 from xtrace.trace import Trace
 
 HZ: Final = 10**9
 """One cycle is one nanosecond, so that tables hold cycles."""
-
-Opened = Callable[[str], Trace]
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Opened:
-    """A trace from its text (see captures.py)."""
-
-    def open_text(text: str) -> Trace:
-        path = tmp_path / "trace.bin"
-        path.write_bytes(capture(text))
-        return xtrace.open(path, cpu_hz=HZ)
-
-    return open_text
 
 
 def figures() -> list[Any]:

@@ -46,7 +46,7 @@ def analysis(trace: Trace, selection: Selection, chosen: dict[str, Chosen]) -> d
     survey, tables = trace.survey, trace.tables
     return {
         "schema": "xtrace.analysis/1",
-        "trace": container(trace)["trace"],
+        "trace": _measured(trace),
         "hypervisor": {
             "smp_model": tables.model,
             "vendor": trace.dialect.vendor or "unknown",
@@ -224,24 +224,29 @@ def flush_name(flags: int) -> str:
     return "|".join(names) if names else f"0x{flags:x}"
 
 
-def container(trace: Trace) -> dict[str, Any]:
-    """The JSON document `xtrace.info/1`: what `xtrace info` prints (docs/tables.md)."""
+def _measured(trace: Trace) -> dict[str, Any]:
+    """How much was read, how sure its times are, and what of it is missing."""
     survey, clock = trace.survey, trace.clock
-    lost_by_cpu = trace.lost_by_cpu
     span = np.array([max(survey.last_tsc, survey.zero_tsc)], np.uint64)
     return {
+        "path": survey.name,
+        "bytes": survey.total_bytes,
+        "records": survey.total_records,
+        "skipped_bytes": survey.skipped_bytes,
+        "lost_records": sum(trace.lost_by_cpu.values()),
+        "cpus": sorted(survey.cpus),
+        "duration_ns": int(clock.to_ns(span)[0]),
+        "cpu_hz": clock.hz,
+        "cpu_hz_source": clock.source,
+    }
+
+
+def container(trace: Trace) -> dict[str, Any]:
+    """The JSON document `xtrace.info/1`: what `xtrace info` prints (docs/tables.md)."""
+    survey, lost_by_cpu = trace.survey, trace.lost_by_cpu
+    return {
         "schema": "xtrace.info/1",
-        "trace": {
-            "path": survey.name,
-            "bytes": survey.total_bytes,
-            "records": survey.total_records,
-            "skipped_bytes": survey.skipped_bytes,
-            "lost_records": sum(lost_by_cpu.values()),
-            "cpus": sorted(survey.cpus),
-            "duration_ns": int(clock.to_ns(span)[0]),
-            "cpu_hz": clock.hz,
-            "cpu_hz_source": clock.source,
-        },
+        "trace": _measured(trace),
         "captures": survey.captures,
         "windows": sum(totals.windows for totals in survey.cpus.values()),
         "cpus": [
