@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Final, NamedTuple
+from typing import Final
 
 from grow import grow, parse_size
 
@@ -31,25 +31,32 @@ WITHOUT: Final = [
 ]
 
 
-class Run(NamedTuple):
-    """One finished process: wall seconds, and the largest resident set of it or a child, in MiB."""
-
-    seconds: float
-    peak_mib: float
+def started(command: list[str]) -> subprocess.Popen[bytes]:
+    """A command under way, its output thrown away."""
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
 
 
-def timed(command: list[str]) -> Run:
-    """Run a command with its output thrown away; SystemExit where it fails."""
+def checked(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end; SystemExit where it is a failure."""
+    if process.wait():
+        raise SystemExit(f"{' '.join(map(str, process.args))}: exit code {process.returncode}")  # type: ignore[arg-type]
+
+
+def seconds_of(command: list[str]) -> float:
+    """How long a command takes, start to exit, while nobody looks at it."""
     begun = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
-    peak = 0.0
+    checked(started(command))
+    return time.perf_counter() - begun
+
+
+def peak_mib_of(command: list[str]) -> float:
+    """The largest sum of resident memory of a command and all its descendants, MiB."""
+    process, peak = started(command), 0.0
     while process.poll() is None:
         peak = max(peak, tree_mib(process.pid))
-        time.sleep(0.02)
-    seconds = time.perf_counter() - begun
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
-    return Run(seconds, peak)
+        time.sleep(0.01)
+    checked(process)
+    return peak
 
 
 def tree_mib(pid: int) -> float:
@@ -73,27 +80,24 @@ def compare(title: str, trace: Path, reference: list[str], runs: int) -> None:
         "xtrace analyze": [*WITHOUT, "analyze", str(trace)],
         "xtrace analyze, with Numba": [*XTRACE, "analyze", str(trace)],
     }
-    found: dict[str, list[Run]] = {name: [] for name in commands}
-    for turn in range(runs + 1):
-        for name, command in commands.items():
-            run = timed(command)
-            if turn:  # the first of each warms caches
-                found[name].append(run)
-    base = median(run.seconds for run in next(iter(found.values())))
+    # Looking at memory takes time: a turn of its own, which warms the caches too.
+    peak = {name: peak_mib_of(command) for name, command in commands.items()}
+    turns = [[seconds_of(command) for command in commands.values()] for _ in range(runs)]
+    found = dict(zip(commands, zip(*turns, strict=True), strict=True))
+    base = median(next(iter(found.values())))
     print(f"\n{title}: {trace.stat().st_size / (1 << 20):,.0f} MiB, {runs} runs")
     print("| command | wall, median (min-max) | ratio | peak memory, whole tree |\n| --- | --- | --- | --- |")
-    for name, results in found.items():
-        seconds = [run.seconds for run in results]
+    for name, seconds in found.items():
         print(
             f"| `{name}` | {median(seconds):.2f} s ({min(seconds):.2f}-{max(seconds):.2f}) |"
-            f" {median(seconds) / base:.2f} | {max(run.peak_mib for run in results):,.0f} MiB |"
+            f" {median(seconds) / base:.2f} | {peak[name]:,.0f} MiB |"
         )
 
 
 def small(runs: int) -> None:
     """Print how long the small commands take after a first run."""
     for arguments in (["--help"], ["analyze", str(SAMPLES / "bench-legacy.bin")]):
-        results = [timed([*XTRACE, *arguments]).seconds for _ in range(runs + 1)][1:]
+        results = [seconds_of([*XTRACE, *arguments]) for _ in range(runs + 1)][1:]
         print(f"`xtrace {' '.join(Path(one).name for one in arguments)}`: {median(results):.2f} s")
 
 
