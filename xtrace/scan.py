@@ -169,10 +169,12 @@ def ends_at(words: Words, starts: Offsets) -> int:
 
 def tsc_at(words: Words, at: Offsets) -> NDArray[np.uint64]:
     """Cycle counts of the timestamped records at these word offsets; 0 where the offset is negative."""
-    tsc = np.zeros(len(at), np.uint64)
-    known = np.flatnonzero(at >= 0)
-    high = words.take(at[known] + 2, mode="clip").astype(np.uint64)
-    tsc[known] = high << np.uint64(32) | words.take(at[known] + 1, mode="clip")
+    if not len(words):
+        return np.zeros(len(at), np.uint64)
+    tsc = words.take(at + 2, mode="clip").astype(np.uint64)
+    tsc <<= np.uint64(32)
+    tsc |= words.take(at + 1, mode="clip")
+    tsc[at < 0] = 0
     return tsc
 
 
