@@ -18,7 +18,8 @@ from xtrace.columns import Columns, decode, dtype_of
 from xtrace.parsers.event import Event
 from xtrace.parsers.pv import Packed
 from xtrace.parsers.registry import EVENTS, Dialect, needs_first_word, resolve
-from xtrace.scan import RECORD_WORDS, record_starts
+from xtrace.scan import record_starts
+from xtrace.words import RECORD_WORDS
 
 Fields = dict[str, Any]
 

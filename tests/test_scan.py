@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import Record, Window, build_capture, build_words, captures, word_streams
 
-from xtrace import scan, scan_numba
+from xtrace import lanes, scan, scan_numba
 from xtrace.digest import ALL, interest
 from xtrace.parsers.container import CPU_CHANGE_HEADER, WINDOW_HEADER_BYTES
 from xtrace.scan import Interest
 from xtrace.states import Channel
+from xtrace.words import Words, ends_at
 
 LANES = [20, 21, 64, 512, 1000]
 """A lane must be longer than a record, wherever within ten words it begins."""
 
 
-def words_of(data: bytes) -> scan.Words:
+def words_of(data: bytes) -> Words:
     return np.frombuffer(data, "<u4")
 
 
@@ -33,7 +34,7 @@ def length(header: int) -> int:
     return 1 + 2 * (header >> 31) + (header >> 28 & 7)
 
 
-def plain_starts(words: scan.Words) -> list[int]:
+def plain_starts(words: Words) -> list[int]:
     found, position, values = [], 0, words.tolist()
     while position < len(values):
         found.append(position)
@@ -47,7 +48,7 @@ def kinds(limits: Mapping[int, int], subjects: Collection[int] = (), *channels: 
     return interest(always, {header: limit for header, limit in limits.items() if limit != ALL}, subjects, channels)
 
 
-def plain_picks(words: scan.Words, ends: Sequence[int], wanted: Interest) -> dict[str, Any] | None:
+def plain_picks(words: Words, ends: Sequence[int], wanted: Interest) -> dict[str, Any] | None:
     """`scan.pick_records`, one record at a time."""
     values = words.tolist()
     rows = {header: row for row, header in enumerate(wanted.header.tolist())}
@@ -90,7 +91,7 @@ def plain_picks(words: scan.Words, ends: Sequence[int], wanted: Interest) -> dic
     return {"headers": headers, "counts": [counts[header] for header in headers], **found}
 
 
-def both_engines(words: scan.Words, ends: Sequence[int], wanted: Interest) -> list[dict[str, Any] | None]:
+def both_engines(words: Words, ends: Sequence[int], wanted: Interest) -> list[dict[str, Any] | None]:
     """The picks of NumPy and of Numba, as plain values."""
     answers: list[dict[str, Any] | None] = []
     for fast in (False, True):
@@ -108,7 +109,7 @@ def both_engines(words: scan.Words, ends: Sequence[int], wanted: Interest) -> li
     return answers
 
 
-def window_ends(words: scan.Words) -> list[int]:
+def window_ends(words: Words) -> list[int]:
     """Word offsets behind each window of a sound trace."""
     ends = [0]
     while ends[-1] < len(words):
@@ -126,12 +127,12 @@ def test_numba_is_here() -> None:
 @given(word_streams(), st.sampled_from(LANES))
 def test_starts_of_any_stream(data: bytes, lane: int) -> None:
     words = words_of(data)
-    with patch.object(scan, "LANE_WORDS", lane):
+    with patch.object(lanes, "LANE_WORDS", lane):
         starts = scan.record_starts(words)
     assert starts.dtype == np.int64
     assert starts.tolist() == plain_starts(words)
     if len(words):
-        assert scan.ends_at(words, starts) == starts[-1] + length(int(words[starts[-1]]))
+        assert ends_at(words, starts) == starts[-1] + length(int(words[starts[-1]]))
 
 
 @st.composite
@@ -159,7 +160,7 @@ def test_picks_of_any_stream(data: st.DataObject, stream: bytes, lane: int) -> N
     wanted = data.draw(interests(sorted({int(words[at]) for at in starts[:-1]})))
     expected = plain_picks(words, ends, wanted)
     assert expected is not None
-    with patch.object(scan, "LANE_WORDS", lane):
+    with patch.object(lanes, "LANE_WORDS", lane):
         assert both_engines(words, ends, wanted) == [expected] * 2
 
 
@@ -170,7 +171,7 @@ def test_windows_that_do_not_fit(data: st.DataObject, stream: bytes, lane: int) 
     ends = [*sorted(data.draw(st.lists(st.integers(0, len(words)), max_size=8))), len(words)]
     wanted = data.draw(interests(sorted(set(words[:20].tolist()))))
     expected = plain_picks(words, ends, wanted)
-    with patch.object(scan, "LANE_WORDS", lane):
+    with patch.object(lanes, "LANE_WORDS", lane):
         assert both_engines(words, ends, wanted) == [expected] * 2
 
 
@@ -261,7 +262,7 @@ def test_real_traces(trace: Path, expected_records: int) -> None:
 def test_longest_records(lane: int, lead: int) -> None:
     """Records of ten words that end exactly where a lane does."""
     words = words_of(build_words([1] * lead) + Record(0x802003, (0,) * 7, 1 << 40).build() * 1000)
-    with patch.object(scan, "LANE_WORDS", lane):
+    with patch.object(lanes, "LANE_WORDS", lane):
         assert scan.record_starts(words).tolist() == plain_starts(words)
 
 

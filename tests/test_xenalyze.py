@@ -21,9 +21,9 @@ from conftest import Sample
 import xtrace
 from xtrace.parsers.container import CPU_CHANGE
 from xtrace.reports import records
-from xtrace.scan import RECORD_WORDS
 from xtrace.selection import Selection
 from xtrace.trace import Trace
+from xtrace.words import RECORD_WORDS
 
 EXACT_HZ: Final = 10**9
 """xenalyze's factor (hz << 10) / 10^9 is a whole number here, and a cycle is a nanosecond: its times are exact."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xtrace.parsers.container import WINDOW_HEADER_BYTES
-from xtrace.scan import RECORD_WORDS, Words
+from xtrace.words import RECORD_WORDS, Words
 
 HEADER_BYTES: Final = WINDOW_HEADER_BYTES
 

@@ -16,9 +16,10 @@ from xtrace.digest import interest, is_sound, mend
 from xtrace.parsers.event import Event
 from xtrace.parsers.registry import Dialect, needs_first_word, resolve
 from xtrace.reader import Reader
-from xtrace.scan import STATE_WORDS, Offsets, Words, last_before, pick_records, record_starts, state_at, tsc_at
+from xtrace.scan import STATE_WORDS, last_before, pick_records, record_starts, state_at
 from xtrace.states import Carry, States, states
 from xtrace.survey import CaptureTracker, Survey
+from xtrace.words import Offsets, Words, tsc_at
 
 
 @dataclass(slots=True)

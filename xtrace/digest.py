@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from xtrace.block import HEADER_BYTES, Block, Skip, leading_tsc
 from xtrace.framing import MAX_LEAP_CYCLES, MAX_STEP_BACK_CYCLES, SANE, Framer
 from xtrace.parsers.container import CPU_CHANGE_HEADER
-from xtrace.scan import Interest, Offsets, Picks, Words, ends_at, pick_records, record_starts, tsc_at
+from xtrace.scan import Interest, Picks, pick_records, record_starts
 from xtrace.states import Channel
+from xtrace.words import Offsets, Words, ends_at, tsc_at
 
 HEADER_WORDS: Final = HEADER_BYTES // 4
 ALL: Final = np.iinfo(np.int64).max

@@ -23,8 +23,9 @@ from xtrace.block import HEADER_BYTES, Block, Skip, joined, leading_tsc
 from xtrace.chain import MAX_WINDOW_BYTES, follow, is_mark
 from xtrace.parsers.container import CPU_CHANGE_HEADER, MAX_CPU
 from xtrace.parsers.event import CLASSES
-from xtrace.scan import MAX_RECORD_WORDS, RECORD_WORDS, ends_at, record_starts
+from xtrace.scan import record_starts
 from xtrace.source import CHUNK_BYTES
+from xtrace.words import MAX_RECORD_WORDS, RECORD_WORDS, ends_at
 
 BLOCK_BYTES: Final = CHUNK_BYTES
 ROOM_SLACK_BYTES: Final = 1 << 20

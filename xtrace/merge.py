@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from xtrace.decode import Batch
 from xtrace.parsers.container import CPU_CHANGE_HEADER
-from xtrace.scan import Offsets
 from xtrace.states import TRACK_BITS, cpu_of
+from xtrace.words import Offsets
 
 ROUNDS: Final = 4
 """Rounds held: the one being read, and those whose end is no bound yet for what it may bring."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.scan import Offsets, Words
+from xtrace.words import Offsets, Words
 
 TRACK_BITS: Final = 14
 """A track is a CPU in a capture, one stream of records: capture << TRACK_BITS | CPU."""

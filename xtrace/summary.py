@@ -16,8 +16,8 @@ from xtrace.episodes.assemble import KIND_NAMES
 from xtrace.episodes.tables import NULL
 from xtrace.parsers.event import class_of
 from xtrace.parsers.vectors import FLUSH_FLAGS
-from xtrace.scan import RECORD_WORDS
 from xtrace.selection import Selection
+from xtrace.words import RECORD_WORDS
 
 if TYPE_CHECKING:
     from xtrace.episodes.assemble import EpisodeTables

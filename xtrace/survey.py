@@ -14,8 +14,9 @@ from xtrace.block import Skip
 from xtrace.digest import Digest, digest
 from xtrace.errors import InputError
 from xtrace.reader import Reader
-from xtrace.scan import STATE_WORDS, Interest, Offsets, Picks, Words, tsc_at
+from xtrace.scan import STATE_WORDS, Interest, Picks
 from xtrace.states import TRACK_BITS, Carry, States, Tracks, cpu_of, states
+from xtrace.words import Offsets, Words, tsc_at
 
 RESTART_CYCLES: Final = 1 << 24
 """A CPU's clock that goes back by more than this between windows is another capture. Xen's own corrections of
