@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 from captures import capture
+from damage import SMALL, Damaged
 from hypothesis import HealthCheck, settings
 
 import xtrace
@@ -82,6 +83,18 @@ def trace(trace_name: str, sample: Sample) -> Path:
 def expected_records(trace_name: str) -> int:
     """How many records `trace` holds."""
     return RECORDS[trace_name]
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file to write and write again, where a test has many examples."""
+    return tmp_path_factory.mktemp("scratch") / "trace.bin"
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def damaged(request: pytest.FixtureRequest, sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Damaged:
+    """Small sample traces in turn, to be harmed."""
+    return Damaged(sample(request.param).read_bytes(), tmp_path_factory.mktemp("damage") / "trace.bin")
 
 
 @pytest.fixture

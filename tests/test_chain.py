@@ -23,11 +23,6 @@ FALSE_MARK = Record(0x802003, (CPU_CHANGE_HEADER, 1, 8), 1 << 40).build()
 Row = list[int]
 
 
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("chain") / "trace.bin"
-
-
 def rows_of(sizes: list[int], cpus: list[int] | None = None) -> list[Row]:
     """What `follow` says of windows of these sizes."""
     rows, at = [], 0

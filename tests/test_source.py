@@ -92,11 +92,6 @@ def pipe(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("scratch") / "trace.bin"
-
-
 @pytest.mark.parametrize("kind", COMPRESSORS)
 @pytest.mark.parametrize("name", ["dom0-stock", "bench-lockless"])
 def test_compressed(sample: Sample, tmp_path: Path, kind: str, name: str) -> None:
