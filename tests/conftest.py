@@ -34,7 +34,13 @@ RECORDS: Final = {
 """Records of each sample, window headers included, as an independent decoder counted them."""
 
 # Sharing one machine with other work makes single examples slow at times; that is no failure.
-settings.register_profile("xtrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Examples are drawn anew each time, but not where one change is judged: there they are always the same.
+settings.register_profile(
+    "xtrace",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("xtrace")
 
 Sample = Callable[[str], Path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from xtrace.block import Block
 from xtrace.digest import interest, is_sound, mend
 from xtrace.framing import NEAR_CYCLES
-from xtrace.parsers.container import WINDOW_HEADER_BYTES, CpuChange
+from xtrace.parsers.container import CPU_CHANGE_HEADER, WINDOW_HEADER_BYTES, CpuChange
 from xtrace.parsers.fields import u32
 from xtrace.reader import Reader
 from xtrace.scan import pick_records
@@ -115,6 +116,8 @@ class Damaged:
         """
         self.path.write_bytes(damaged)
         seen = look(self.path)
+        for at in re.findall(r"the window of CPU \d+ at byte (\d+)", seen.reasons()):
+            assert damaged[int(at) :].startswith(u32.build(CPU_CHANGE_HEADER)), "a message names a wrong place"
         untouched = [piece for piece in self.pieces if piece.end <= begin or piece.begin >= end]
         lost = Counter(piece.key for piece in untouched) - seen.windows
         for cpu, body in lost:

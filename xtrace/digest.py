@@ -146,13 +146,13 @@ def _reread(
 ) -> list[tuple[Words, list[tuple[int, int, int]]]]:
     """Frame one window anew without trusting it; `offset` is where its header is (or would be)."""
     header = np.array([CPU_CHANGE_HEADER, cpu, len(body) * 4], "<u4")
-    framer = Framer(_Memory(np.concatenate((header, body)).tobytes()), distrust=True, near=near)
+    framer = Framer(_Memory(np.concatenate((header, body)).tobytes()), distrust=True, near=near, base=offset)
     pieces = []
     for index, block in enumerate(framer.blocks()):
         drop = HEADER_WORDS - lead if index == 0 else 0
         table = block.windows - np.array([drop, drop, 0])
         pieces.append((block.words[drop:], [tuple(row) for row in table.tolist()]))
-    skips += [Skip(offset + skip.offset, skip.length, skip.reason) for skip in framer.skips]
+    skips += framer.skips
     return pieces
 
 
