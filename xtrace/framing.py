@@ -154,7 +154,7 @@ class Framer:
         _, cpu, size = _HEADER.unpack_from(self._buffer, self._at)
         claim = f"the window of CPU {cpu} at byte {self._offset()} says {size} bytes"
         if size > MAX_WINDOW_BYTES and self._has(MAX_WINDOW_BYTES):
-            for block in self._giant_window(cpu, size):
+            for block in self._giant_window(cpu, size, claim):
                 yield block, True
             return
         good = self._sound_bytes(size)
@@ -167,9 +167,8 @@ class Framer:
         elif good != size:
             self._skip(0, f"wrong window size; {claim}, {good} follow")
 
-    def _giant_window(self, cpu: int, size: int) -> Iterator[Block]:
+    def _giant_window(self, cpu: int, size: int, claim: str) -> Iterator[Block]:
         """A window beyond MAX_WINDOW_BYTES, in pieces that end between records."""
-        claim = f"the window of CPU {cpu} at byte {self._offset()} says {size} bytes"
         header = HEADER_BYTES
         while size >= 4 and self._has(header + 4):
             self._has(header + min(size, MAX_WINDOW_BYTES))
