@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
-import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +29,6 @@ from xtrace.words import MAX_RECORD_WORDS, RECORD_WORDS, ends_at
 
 BLOCK_BYTES: Final = CHUNK_BYTES
 ROOM_SLACK_BYTES: Final = 1 << 20
-UNUSED_REFERENCES: Final = 3
-"""How often CPython counts an object that only a list, a loop and the question itself refer to."""
 
 MAX_LEAP_CYCLES: Final = 1 << 44
 MAX_STEP_BACK_CYCLES: Final = 1 << 24
@@ -69,6 +67,24 @@ class ByteSource(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
+class _Room:
+    """Memory that is lent out: free again once nothing refers to what was lent."""
+
+    memory: NDArray[np.uint8]
+    _lent: weakref.ref[NDArray[np.uint8]] | None = None
+
+    def is_free(self) -> bool:
+        """Whether nobody has it."""
+        return self._lent is None or self._lent() is None
+
+    def lend(self) -> NDArray[np.uint8]:
+        """The memory, for as long as the array or a view of it lives."""
+        lent = self.memory[:]
+        self._lent = weakref.ref(lent)
+        return lent
+
+
 @dataclass(slots=True)
 class Framer:
     """Cuts a source into blocks. `skips` and `total_bytes` are complete once `blocks()` has ended.
@@ -87,7 +103,7 @@ class Framer:
     skips: list[Skip] = field(default_factory=list)
     total_bytes: int = 0
     _buffer: memoryview = field(default_factory=lambda: memoryview(b""))
-    _rooms: list[NDArray[np.uint8]] = field(default_factory=list)
+    _rooms: list[_Room] = field(default_factory=list)
     _at: int = 0
     _ended: bool = False
 
@@ -326,12 +342,13 @@ class Framer:
 
     def _room(self, size: int) -> NDArray[np.uint8]:
         """Memory that no block is using any more; fresh memory would cost as much as reading into it."""
-        for room in self._rooms:
-            if len(room) >= size and sys.getrefcount(room) == UNUSED_REFERENCES:
-                return room
-        self._rooms = [room for room in self._rooms if sys.getrefcount(room) > UNUSED_REFERENCES]
-        self._rooms.append(np.empty(size + ROOM_SLACK_BYTES, np.uint8))
-        return self._rooms[-1]
+        free = [room for room in self._rooms if room.is_free()]
+        room = next((room for room in free if len(room.memory) >= size), None)
+        if room is None:
+            self._rooms = [room for room in self._rooms if room not in free]
+            room = _Room(np.empty(size + ROOM_SLACK_BYTES, np.uint8))
+            self._rooms.append(room)
+        return room.lend()
 
     def _available(self) -> int:
         return len(self._buffer) - self._at
