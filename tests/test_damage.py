@@ -99,17 +99,20 @@ def test_impossible_cpu_numbers(damaged: Damaged, cpu: int) -> None:
         assert [(skip.offset, skip.length) for skip in seen.found.skips] == [(piece.begin, piece.end - piece.begin)]
 
 
-FILLS = {"zeros": bytes, "ones": lambda size: b"\xff" * size, "noise": random.Random(3).randbytes}
+BLOCK_BYTES = 4096
 
 
-@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("fill", ["zeros", "ones", "noise"])
 @given(data=st.data())
 def test_overwritten_block(damaged: Damaged, fill: str, data: st.DataObject) -> None:
     """A block of a disk lost: 4 KiB, anywhere; or less at the end, but enough that it shows."""
     begin = data.draw(st.integers(0, len(damaged.data) - 100))
-    end = min(begin + 4096, len(damaged.data))
-    seen = damaged.check(damaged.replaced(begin, FILLS[fill](end - begin)), begin, end, wild=True)
-    assert seen.found.skipped_bytes > 0
+    end = min(begin + BLOCK_BYTES, len(damaged.data))
+    noise = random.Random(data.draw(st.integers(0, 1 << 30))) if fill == "noise" else None
+    patch = noise.randbytes(end - begin) if noise else (b"\0" if fill == "zeros" else b"\xff") * (end - begin)
+    seen = damaged.check(damaged.replaced(begin, patch), begin, end, wild=True)
+    # A little noise can be made of strange records without a time, which prove nothing.
+    assert seen.found.skipped_bytes > 0 or (noise and end - begin < BLOCK_BYTES)
 
 
 @pytest.mark.parametrize("missing", [1, 2, 3, 4, 8, 12, 16, 100, 4096])
