@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Sample
+from damage import pieces_of
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Record, Window, build_capture, build_window, build_words, captures
@@ -23,13 +24,9 @@ FALSE_MARK = Record(0x802003, (CPU_CHANGE_HEADER, 1, 8), 1 << 40).build()
 Row = list[int]
 
 
-def rows_of(sizes: list[int], cpus: list[int] | None = None) -> list[Row]:
-    """What `follow` says of windows of these sizes."""
-    rows, at = [], 0
-    for index, size in enumerate(sizes):
-        rows.append([at + WINDOW_HEADER_BYTES, at + WINDOW_HEADER_BYTES + size, (cpus or sizes)[index]])
-        at = rows[-1][1]
-    return rows
+def rows_of(data: bytes) -> list[Row]:
+    """What `follow` says of intact windows."""
+    return [[piece.begin + WINDOW_HEADER_BYTES, piece.end, piece.cpu] for piece in pieces_of(data)]
 
 
 def followed(data: bytes, limit: int = 1 << 20, *, ended: bool = True) -> list[Row]:
@@ -40,8 +37,8 @@ def followed(data: bytes, limit: int = 1 << 20, *, ended: bool = True) -> list[R
 @given(captures())
 def test_follows_any_capture(capture: list[Window]) -> None:
     data = build_capture(capture)
-    sizes = [len(window.build()) - WINDOW_HEADER_BYTES for window in capture]
-    expected = rows_of(sizes, [window.cpu for window in capture])
+    expected = rows_of(data)
+    assert [row[2] for row in expected] == [window.cpu for window in capture]
     assert followed(data) == expected
     # Where more may come, or does, the last window might not be followed by another.
     assert followed(data, ended=False) == expected[:-1]
@@ -63,7 +60,8 @@ def test_payloads_that_look_like_headers(inside: int) -> None:
     bodies = [BODY, BODY * 2, b"", BODY]
     bodies[inside] += FALSE_MARK + BODY
     data = b"".join(build_window(3, body) for body in bodies)
-    assert followed(data) == rows_of([len(body) for body in bodies], [3] * 4)
+    assert len(followed(data)) == len(bodies)
+    assert followed(data) == rows_of(data)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +79,7 @@ def test_stops_before_what_is_not_possible(broken: bytes) -> None:
     good = build_window(1, BODY)
     found = followed(good * 2 + broken + good)
     # Without a header behind it the window before cannot be trusted either.
-    assert found == rows_of([len(BODY)] * 2, [1, 1])[: 2 if broken[:4] == good[:4] else 1]
+    assert found == rows_of(good * 2)[: 2 if broken[:4] == good[:4] else 1]
     assert followed(broken + good) == []
 
 

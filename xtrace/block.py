@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xtrace.parsers.container import WINDOW_HEADER_BYTES
-from xtrace.words import RECORD_WORDS, Words
+from xtrace.words import WORDS_OF, Words
 
 HEADER_BYTES: Final = WINDOW_HEADER_BYTES
 
-_WORDS: Final[list[int]] = RECORD_WORDS.tolist()
 _own = threading.local()
 
 
@@ -97,5 +96,5 @@ def leading_tsc(words: Words) -> int:
     while at + 2 < len(values):
         if values[at] >> 31:
             return int(values[at + 1] | values[at + 2] << 32)
-        at += _WORDS[values[at] >> 28]
+        at += WORDS_OF[values[at] >> 28]
     return 0

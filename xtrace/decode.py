@@ -13,6 +13,7 @@ from xtrace import columns
 from xtrace.block import Block
 from xtrace.context import OCCUPANT, SWITCHES, has_runstates, occupant
 from xtrace.digest import interest, is_sound, mend
+from xtrace.grouping import rows_by
 from xtrace.parsers.event import Event
 from xtrace.parsers.registry import Dialect, needs_first_word, resolve
 from xtrace.reader import Reader
@@ -133,8 +134,7 @@ def _window_times(
 
 def _never_back(tsc: NDArray[np.uint64], track: NDArray[np.int32], highest: dict[int, int]) -> NDArray[np.uint64]:
     order = np.empty_like(tsc)
-    for one in np.unique(track).tolist():
-        rows = np.flatnonzero(track == one)
+    for one, rows in rows_by(track):
         order[rows] = np.maximum.accumulate(np.maximum(tsc[rows], np.uint64(highest.get(one, 0))))
         highest[one] = int(order[rows[-1]])
     return order

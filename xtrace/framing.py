@@ -25,7 +25,7 @@ from xtrace.parsers.container import CPU_CHANGE_HEADER, MAX_CPU
 from xtrace.parsers.event import CLASSES
 from xtrace.scan import record_starts
 from xtrace.source import CHUNK_BYTES
-from xtrace.words import MAX_RECORD_WORDS, RECORD_WORDS, ends_at
+from xtrace.words import MAX_RECORD_WORDS, WORDS_OF, ends_at
 
 BLOCK_BYTES: Final = CHUNK_BYTES
 ROOM_SLACK_BYTES: Final = 1 << 20
@@ -52,7 +52,6 @@ _TSC: Final = struct.Struct("<Q")
 _HEADER: Final = struct.Struct("<III")
 _PATTERN: Final = CPU_CHANGE_HEADER.to_bytes(4, "little")
 _FIND: Final = re.compile(re.escape(_PATTERN))
-_WORDS: Final[list[int]] = RECORD_WORDS.tolist()
 
 
 class ByteSource(Protocol):
@@ -67,7 +66,7 @@ class ByteSource(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class _Room:
     """Memory that is lent out: free again once nothing refers to what was lent."""
 
@@ -231,7 +230,7 @@ class Framer:
             if not sane:
                 break
             sure = good
-            length = 4 * _WORDS[header >> 28]
+            length = 4 * WORDS_OF[header >> 28]
             if not self._has(relative + length) or self._holds_header(relative + 1, relative + length):
                 break
             if header >> 31:
@@ -342,13 +341,12 @@ class Framer:
 
     def _room(self, size: int) -> NDArray[np.uint8]:
         """Memory that no block is using any more; fresh memory would cost as much as reading into it."""
-        free = [room for room in self._rooms if room.is_free()]
-        room = next((room for room in free if len(room.memory) >= size), None)
-        if room is None:
-            self._rooms = [room for room in self._rooms if room not in free]
-            room = _Room(np.empty(size + ROOM_SLACK_BYTES, np.uint8))
-            self._rooms.append(room)
-        return room.lend()
+        for room in self._rooms:
+            if room.is_free() and len(room.memory) >= size:
+                return room.lend()
+        self._rooms = [room for room in self._rooms if not room.is_free()]
+        self._rooms.append(_Room(np.empty(size + ROOM_SLACK_BYTES, np.uint8)))
+        return self._rooms[-1].lend()
 
     def _available(self) -> int:
         return len(self._buffer) - self._at

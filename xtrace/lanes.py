@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xtrace.parsers.event import CLASSES
-from xtrace.words import HEADER_SHIFT, MAX_RECORD_WORDS, RECORD_WORDS, Offsets, Words
+from xtrace.words import HEADER_SHIFT, MAX_RECORD_WORDS, RECORD_WORDS, WORDS_OF, Offsets, Words
 
 LANE_WORDS = 1024
 SLAB_STEPS = 16
 
-_RECORD_WORDS: list[int] = RECORD_WORDS.tolist()
 
 KNOWN_CLASS = np.zeros(1 << 16, np.bool_)
 """By the upper half of a header word: timestamped, and of a known class."""
@@ -88,12 +87,12 @@ class Lanes(NamedTuple):
     def _outermost(self, slabs: list[Slab], place: int) -> Offsets:
         """Where the first timestamped record of each lane is (place 0, slabs in order) or the last (−1, reversed)."""
         found = np.full(len(self.base), -1)
-        open_lanes = len(found)
         for slab in slabs:
-            column = np.flatnonzero(found[slab.lane] < 0)
+            missing = found < 0
+            if not missing.any():
+                break
+            column = np.flatnonzero(missing[slab.lane])
             if not len(column):
-                if not open_lanes:
-                    break
                 continue
             if not place:
                 # The slab of mended lanes names one several times: the last to be set stays.
@@ -103,7 +102,6 @@ class Lanes(NamedTuple):
             row = len(stamped) - 1 - row if place else row
             has = stamped[row, np.arange(len(column))]
             found[slab.lane[column[has]]] = slab.at[row[has], column[has]]
-            open_lanes = int(np.count_nonzero(found < 0))
         return found
 
 
@@ -184,9 +182,9 @@ def _mend(words: Words, lanes: Lanes, stop: Offsets, guessed: NDArray[np.bool_])
                 if true < guess:
                     owners.append(lane)
                     found.append(true)
-                    true += _RECORD_WORDS[values[true] >> 28]
+                    true += WORDS_OF[values[true] >> 28]
                 else:
-                    guess += _RECORD_WORDS[values[guess] >> 28]
+                    guess += WORDS_OF[values[guess] >> 28]
             mended[lane] = min(true, end)
             if true >= end:
                 leave[lane] = true

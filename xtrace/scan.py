@@ -132,8 +132,6 @@ def record_starts(words: Words) -> Offsets:
 
     The last record may reach past the end of `words`; the caller checks (`ends_at`).
     """
-    if not len(words):
-        return np.zeros(0, np.int64)
     at, _ = walk(words, np.array([len(words)])).records()
     at.sort()
     return at[np.searchsorted(at, 0) :].copy()
@@ -177,20 +175,18 @@ def _count_headers(
 
     Where `at` is negative there is no record and the header is 0.
     """
-    slots = (headers * HASH_FACTOR >> HASH_SHIFT).astype(np.intp)
+    slots = _slots(headers)
     if (owner := _owners(headers, slots)) is not None:
         counts = np.bincount(slots, minlength=1 << HASH_BITS)
         used = np.flatnonzero(counts)
         distinct, counts = owner[used], counts[used]
         order = np.argsort(distinct)
         distinct, counts = distinct[order], counts[order]
-        place = np.zeros(1 << HASH_BITS, np.int64)
-        known = np.isin(interest, distinct)
-        mine = (interest[known] * HASH_FACTOR >> HASH_SHIFT).astype(np.intp)
-        place[mine] = np.flatnonzero(known)
-        wanted = np.zeros(1 << HASH_BITS, np.bool_)
-        wanted[mine] = True
-        relevant = np.flatnonzero(wanted.take(slots))
+        # What is not there must not claim another's slot.
+        present = np.flatnonzero(np.isin(interest, distinct))
+        place = np.full(1 << HASH_BITS, -1)
+        place[_slots(interest[present])] = present
+        relevant = np.flatnonzero((place >= 0).take(slots))
         rows = place.take(slots[relevant])
     else:
         # Two headers share a slot. Only hostile input has thousands of them, and sorting serves it as well.
@@ -202,6 +198,10 @@ def _count_headers(
         if not counts[0]:
             distinct, counts = distinct[1:], counts[1:]
     return distinct, counts, relevant, rows
+
+
+def _slots(headers: Words) -> Offsets:
+    return (headers * HASH_FACTOR >> HASH_SHIFT).astype(np.intp)
 
 
 def _owners(headers: Words, slots: Offsets) -> Words | None:

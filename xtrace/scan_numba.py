@@ -9,10 +9,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from xtrace.scan import STATE_WORDS
+
 if TYPE_CHECKING:
     from xtrace.scan import Interest
 
-STATE_WORDS: Final = 5
 TABLE_BITS: Final = 12
 TABLE_SLOTS: Final = 1 << TABLE_BITS
 LINE_WORDS: Final = 16

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from xtrace import arrow
 from xtrace.episodes.assemble import KIND_NAMES
 from xtrace.episodes.tables import NULL
+from xtrace.grouping import rows_by
 from xtrace.parsers.event import class_of
 from xtrace.parsers.vectors import FLUSH_FLAGS
 from xtrace.selection import Selection
@@ -121,19 +122,12 @@ def _kind(chosen: Chosen) -> dict[str, Any]:
 
 def by_initiator(chosen: Chosen) -> list[dict[str, Any]]:
     """What each initiating CPU paid, busiest first."""
-    cpus, groups = _grouped(chosen.episode("initiator"), chosen.episode("total_ns"))
+    total = chosen.episode("total_ns")
     rows = [
-        {"cpu": cpu, "count": len(total), "sum_ns": int(total.sum())} | distribution(total)
-        for cpu, total in zip(cpus.tolist(), groups, strict=True)
+        {"cpu": cpu, "count": len(mine), "sum_ns": int(total[mine].sum())} | distribution(total[mine])
+        for cpu, mine in rows_by(chosen.episode("initiator"))
     ]
     return sorted(rows, key=lambda row: (-row["sum_ns"], row["cpu"]))
-
-
-def _grouped(key: NDArray[Any], value: NDArray[Any]) -> tuple[NDArray[Any], list[NDArray[Any]]]:
-    """The distinct keys, ascending, and the values of each."""
-    order = np.argsort(key, kind="stable")
-    distinct, begin = np.unique(key[order], return_index=True)
-    return distinct, np.split(value[order], begin[1:]) if len(distinct) else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,24 +166,19 @@ def breakdown(chosen: Chosen, kind: str) -> Breakdown:
         "total": distribution(total),
     }
     names, code = _what(chosen, kind)
-    places, members = _grouped(code, np.arange(len(total)))
     functions = [
         {"name": names[place], "count": len(mine), "targets": float(targets[mine].mean())}
         | {"sum_ns": int(total[mine].sum())}
         | distribution(total[mine])
-        for place, mine in zip(places.tolist(), members, strict=True)
+        for place, mine in rows_by(code)
     ]
     cell = targets.astype(np.int64) << 32 | chosen.episode("inflight")
-    cells, groups = _grouped(cell, total)
     worst = np.argsort(-total, kind="stable")[:WORST]
     return Breakdown(
         phases=phases,
         histogram=log2_histogram(total),
         functions=sorted(functions, key=lambda row: -row["sum_ns"]),
-        grid={
-            (one >> 32, one & 0xFFFFFFFF): (len(group), float(group.mean()))
-            for one, group in zip(cells.tolist(), groups, strict=True)
-        },
+        grid={(one >> 32, one & 0xFFFFFFFF): (len(mine), float(total[mine].mean())) for one, mine in rows_by(cell)},
         worst=[row | {"what": names[code[at]]} for row, at in zip(chosen.rows(worst), worst.tolist(), strict=True)],
     )
 
@@ -202,8 +191,9 @@ def _what(chosen: Chosen, kind: str) -> tuple[list[str], NDArray[np.int64]]:
     if kind == "flush":
         names = [flush_name(flags) for flags in values.tolist()]
     else:
-        known = chosen.rows(first)
-        names = [row["func_name"] or f"0x{address:x}" for row, address in zip(known, values.tolist(), strict=True)]
+        known = chosen.tables.episodes["func_name"]
+        rows = chosen.complete[first].tolist()
+        names = [known[row].as_py() or f"0x{address:x}" for row, address in zip(rows, values.tolist(), strict=True)]
     # Two addresses may lie in one function, and two sets of bits differ only in bits without a name.
     distinct = sorted(set(names))
     return distinct, np.array([distinct.index(name) for name in names], np.int64)[codes]

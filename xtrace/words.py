@@ -14,6 +14,9 @@ MAX_RECORD_WORDS = 10
 RECORD_WORDS = np.array([1 + (top & 7) + 2 * (top >> 3) for top in range(16)], np.int64)
 """Length of a record in words by the four highest bits of its header."""
 
+WORDS_OF: list[int] = RECORD_WORDS.tolist()
+"""The same for plain loops."""
+
 HEADER_SHIFT = np.uint32(28)
 
 

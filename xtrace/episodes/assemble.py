@@ -13,10 +13,11 @@ from xtrace import arrow
 from xtrace.clock import Clock
 from xtrace.context import NOBODY, has_runstates
 from xtrace.episodes import relations
-from xtrace.episodes.exact import CALL, FLUSH, Index, Steps, steps
+from xtrace.episodes.exact import CALL, FLUSH, Index, Steps, in_time, steps
 from xtrace.episodes.relations import STATES, Model, Situation
 from xtrace.episodes.tables import DELIVERIES, EPISODES, NULL, arrow_table, dictionary
 from xtrace.parsers.container import MAX_CPU
+from xtrace.states import TRACK_BITS
 from xtrace.survey import Survey
 from xtrace.symbols import Symbols, function_names
 
@@ -56,10 +57,7 @@ def assemble(found: Survey, clock: Clock, symbols: Symbols | None = None) -> Epi
     groups = (calls, flushes)
     kind = np.repeat(np.arange(2, dtype=np.int8), [len(one.start) for one in groups])
     first_seen = np.concatenate([one.first_seen for one in groups])
-    capture = np.concatenate([one.track >> np.int32(14) for one in groups])
-    # Those of each kind are in order: a stable sort has only to merge them.
-    order = np.argsort(first_seen, kind="stable")
-    order = order[np.argsort(capture[order], kind="stable")]
+    order = in_time(np.concatenate([one.track >> TRACK_BITS for one in groups]), first_seen)
     number = np.empty(len(order), np.int64)
     number[order] = np.arange(len(order))
     numbers = (number[: len(calls.start)], number[len(calls.start) :])

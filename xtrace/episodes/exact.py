@@ -197,9 +197,7 @@ class _Assignment:
         self._stop = np.repeat(last + 1, np.diff(last, prepend=-1))
         self._found = []
         for one in others:
-            place = np.searchsorted(self._keys, one.key)
-            matched = self._keys.take(place, mode="clip") == one.key if len(order) else np.zeros(len(place), np.bool_)
-            self._found.append((one, place, matched))
+            self._found.append((one, *_find(self._keys, one.key)))
         lonely = [one.key[~matched] for one, _, matched in self._found]
         self._orphans, inverse = np.unique(np.concatenate(lonely), return_inverse=True)
         earliest = np.full(len(self._orphans), np.iinfo(np.uint64).max, np.uint64)
@@ -207,9 +205,7 @@ class _Assignment:
 
         keys = np.concatenate((self._keys, self._orphans))
         seen = np.concatenate((self._starts, earliest))
-        # Each initiator's are in order: a stable sort has only to merge those.
-        by_time = np.argsort(seen, kind="stable")
-        by_time = by_time[np.argsort(keys[by_time] >> np.uint64(32 + TRACK_BITS), kind="stable")]
+        by_time = in_time(keys >> np.uint64(32 + TRACK_BITS), seen)
         self.keys, self.first_seen = keys[by_time], seen[by_time]
         self.opened = by_time < len(order)
         self._row = np.empty(len(by_time), np.int64)
@@ -239,6 +235,15 @@ class _Assignment:
         return np.where(low > first, low - 1, np.where(stop - first == 1, first, -1))
 
 
+def in_time(capture: NDArray[Any], tsc: Cycles) -> Index:
+    """The order by capture, then time; those that are in order already keep it.
+
+    Long runs are (each CPU's episodes): stable sorts have only to merge those.
+    """
+    order = np.argsort(tsc, kind="stable")
+    return order[np.argsort(capture[order], kind="stable")]
+
+
 class _Targets(NamedTuple):
     episode: Index
     cpu: Index
@@ -258,9 +263,9 @@ def _targets(asked_row: Index, asked_cpu: Index, entered: tuple[Index, _Seen], l
         known = row >= 0
         packs.append((row[known] << TRACK_BITS | (seen.track[known] & cpu_mask), known))
     # Nearly all records are of CPUs that a mask names: only the others need to be sorted in.
-    unasked = [packed[~_contains(named, packed)] for packed, _ in packs]
+    unasked = [packed[~_find(named, packed)[1]] for packed, _ in packs]
     pairs = np.union1d(named, np.concatenate(unasked)) if sum(map(len, unasked)) else named
-    asked = np.ones(len(pairs), np.bool_) if pairs is named else _contains(named, pairs)
+    asked = np.ones(len(pairs), np.bool_) if pairs is named else _find(named, pairs)[1]
     times, places = [], []
     for (packed, known), (_, seen) in zip(packs, (entered, left), strict=True):
         places.append(np.searchsorted(pairs, packed))
@@ -271,11 +276,12 @@ def _targets(asked_row: Index, asked_cpu: Index, entered: tuple[Index, _Seen], l
     return _Targets(pairs >> TRACK_BITS, pairs & cpu_mask, asked, times[0], times[1], subject)
 
 
-def _contains(ordered: Index, values: Index) -> NDArray[np.bool_]:
+def _find(ordered: NDArray[Any], values: NDArray[Any]) -> tuple[Index, NDArray[np.bool_]]:
+    """Where each value is in `ordered`, or would be, and whether it is there."""
+    place = np.searchsorted(ordered, values)
     if not len(ordered):
-        return np.zeros(len(values), np.bool_)
-    found: NDArray[np.bool_] = ordered.take(np.searchsorted(ordered, values), mode="clip") == values
-    return found
+        return place, np.zeros(len(values), np.bool_)
+    return place, ordered.take(place, mode="clip") == values
 
 
 def _mask_bits(send: _Seen, row: Index) -> tuple[Index, Index]:

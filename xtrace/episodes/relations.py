@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from xtrace.context import IDLE_DOMAIN, NOBODY, OCCUPANT, SWITCHES, header_of, occupant
 from xtrace.episodes.exact import CHANNELS, MODE, Cycles, Index, Steps
 from xtrace.episodes.tables import NULL
+from xtrace.grouping import rows_by
 from xtrace.parsers import hvm
 from xtrace.states import TRACK_BITS, States
 
@@ -23,23 +23,13 @@ STATES: Final = ("guest", "hypervisor", "idle", "unknown")
 _UNKNOWN: Final = STATES.index("unknown")
 
 
-def _groups(track: NDArray[np.int32]) -> Iterator[tuple[int, Index]]:
-    """Each distinct value, ascending, and the rows that have it."""
-    # Sorting 16-bit numbers takes linear time.
-    narrow = track.astype(np.uint16) if track.max(initial=0) < 1 << 16 else track
-    order = np.argsort(narrow, kind="stable")
-    begin = np.flatnonzero(np.diff(track[order], prepend=-1))
-    for first, rows in zip(begin.tolist(), np.split(order, begin[1:]), strict=False):
-        yield int(track[order[first]]), rows
-
-
 def inflight(some: Steps) -> Index:
     """Episodes of its kind in flight when each started, itself included; NULL where its START was not seen.
 
     In flight is what has started and is not done. Episodes without DONE never count as ended.
     """
     count = np.full(len(some.start), NULL)
-    for _, rows in _groups(some.track >> TRACK_BITS):
+    for _, rows in rows_by(some.track >> TRACK_BITS):
         begun = rows[some.start[rows] > 0]
         ended = np.sort(some.done[begun][some.done[begun] > 0])
         order = begun[np.argsort(some.start[begun], kind="stable")]
@@ -51,7 +41,7 @@ def inflight(some: Steps) -> Index:
 def overlapping(some: Steps) -> NDArray[np.bool_]:
     """Which episodes are complete and have a SEND…DONE that intersects another complete one's of their kind."""
     found = np.zeros(len(some.start), np.bool_)
-    for _, rows in _groups(some.track >> TRACK_BITS):
+    for _, rows in rows_by(some.track >> TRACK_BITS):
         mine = rows[some.complete[rows]]
         mine = mine[np.argsort(some.send[mine], kind="stable")]
         send, done = some.send[mine], some.done[mine]
@@ -86,7 +76,7 @@ def parents(calls: Steps, flushes: Steps) -> Index:
 def _last_at_or_before(tracks: NDArray[np.int32], times: Cycles, track: NDArray[np.int32], time: Cycles) -> Index:
     """For each (track, time) the last row of the sorted (tracks, times) on its track not after it, or −1."""
     found = np.full(len(track), -1)
-    for one, rows in _groups(track):
+    for one, rows in rows_by(track):
         begin, end = np.searchsorted(tracks, [one, one + 1])
         index = np.searchsorted(times[begin:end], time[rows], side="right") - 1
         found[rows] = np.where(index < 0, -1, begin + index)
