@@ -94,7 +94,7 @@ def _no_evidence(out: Console, document: dict[str, Any]) -> None:
         + " Trace a hypervisor with the tracepoints (docs/tracepoints.md)."
     )
     out.print()
-    table = _table("event", "records")
+    table = new_table("event", "records")
     for name, count in list(document["events"].items())[: 2 * MAX_ROWS]:
         table.add_row(name, units.count(count))
     out.print(table)
@@ -124,12 +124,14 @@ def _kind(out: Console, kind: str, summary: dict[str, Any], breakdown: Breakdown
     _initiators(out, summary)
 
 
-def _title(out: Console, text: str) -> None:
+def title(out: Console, text: str) -> None:
+    """A heading, with a blank line before."""
     out.print()
     out.print(Text(text, style="bold"))
 
 
-def _table(*heads: str, left: int = 1) -> Table:
+def new_table(*heads: str, left: int = 1) -> Table:
+    """An empty table with these column heads, of which so many are set flush left."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for place, head in enumerate(heads):
         table.add_column(
@@ -139,8 +141,8 @@ def _table(*heads: str, left: int = 1) -> Table:
 
 
 def _phases(out: Console, breakdown: Breakdown) -> None:
-    _title(out, "Where the time goes")
-    table = _table("phase", "mean", "p50", "p90", "p99", "max")
+    title(out, "Where the time goes")
+    table = new_table("phase", "mean", "p50", "p90", "p99", "max")
     for name, phase in breakdown.phases.items():
         label = "  " + name if name.startswith("of it") else name
         table.add_row(label, *(units.time(phase[key]) for key in ("mean", "p50", "p90", "p99", "max")))
@@ -148,8 +150,8 @@ def _phases(out: Console, breakdown: Breakdown) -> None:
 
 
 def _histogram(out: Console, breakdown: Breakdown, plural: str) -> None:
-    _title(out, "Total time")
-    table = _table("from", plural, "", left=0)
+    title(out, "Total time")
+    table = new_table("from", plural, "", left=0)
     table.columns[2].justify = "left"
     most = max(count for _, count in breakdown.histogram)
     room = max(8, min(BAR_WIDTH, out.width - 30))
@@ -161,8 +163,8 @@ def _histogram(out: Console, breakdown: Breakdown, plural: str) -> None:
 
 def _functions(out: Console, kind: str, breakdown: Breakdown) -> None:
     first = "function" if kind == "call" else "flags"
-    _title(out, f"By {first}")
-    table = _table(first, "count", "targets", "mean", "p99", "max", "sum")
+    title(out, f"By {first}")
+    table = new_table(first, "count", "targets", "mean", "p99", "max", "sum")
     for row in breakdown.functions[:MAX_ROWS]:
         table.add_row(
             Text(units.printable(row["name"])),
@@ -184,8 +186,8 @@ def _grid(out: Console, breakdown: Breakdown) -> None:
     masks = sorted({mask for mask, _ in breakdown.grid})
     flights = sorted({flight for _, flight in breakdown.grid})
     shown = flights[: max(1, (out.width - 14) // 18)]
-    _title(out, "Mean total by CPUs in the mask and episodes in flight (count)")
-    table = _table("in mask", *(f"{flight} in flight" for flight in shown))
+    title(out, "Mean total by CPUs in the mask and episodes in flight (count)")
+    table = new_table("in mask", *(f"{flight} in flight" for flight in shown))
     for mask in masks[: 2 * MAX_ROWS]:
         cells = []
         for flight in shown:
@@ -199,8 +201,8 @@ def _grid(out: Console, breakdown: Breakdown) -> None:
 
 
 def _worst(out: Console, breakdown: Breakdown) -> None:
-    _title(out, "Worst")
-    table = _table("at", "by CPU", "what", "targets", "total", "lock wait", "last CPU", left=0)
+    title(out, "Worst")
+    table = new_table("at", "by CPU", "what", "targets", "total", "lock wait", "last CPU", left=0)
     table.columns[2].justify = "left"
     for row in breakdown.worst:
         table.add_row(
@@ -216,8 +218,8 @@ def _worst(out: Console, breakdown: Breakdown) -> None:
 
 
 def _initiators(out: Console, summary: dict[str, Any]) -> None:
-    _title(out, "Busiest initiators")
-    table = _table("CPU", "count", "sum", "mean", "p50", "p99", "max", left=0)
+    title(out, "Busiest initiators")
+    table = new_table("CPU", "count", "sum", "mean", "p50", "p99", "max", left=0)
     rows = summary["fairness"]["initiators"]
     for row in rows[:MAX_ROWS]:
         table.add_row(
@@ -237,25 +239,25 @@ def info(out: Console, document: dict[str, Any], lost_by_cpu: dict[int, int]) ->
         f"{units.size(document['trace']['bytes'])} in {units.count(document['windows'])} windows"
         + (f", {captures} captures one behind the other" if captures > 1 else "")
     )
-    _title(out, "By CPU")
-    table = _table("CPU", "windows", "bytes", "lost records", left=0)
+    title(out, "By CPU")
+    table = new_table("CPU", "windows", "bytes", "lost records", left=0)
     for row in document["cpus"][:64]:
         table.add_row(str(row["cpu"]), units.count(row["windows"]), units.count(row["bytes"]), units.count(row["lost"]))
     _left_out(table, len(document["cpus"]) - 64)
     out.print(table)
-    _title(out, "By class")
-    table = _table("class", "records", "bytes")
+    title(out, "By class")
+    table = new_table("class", "records", "bytes")
     for row in document["classes"]:
         table.add_row(row["class"], units.count(row["records"]), units.count(row["bytes"]))
     out.print(table)
-    _title(out, "By event")
-    table = _table("event", "records", "bytes")
+    title(out, "By event")
+    table = new_table("event", "records", "bytes")
     for row in document["events"]:
         table.add_row(row["event"], units.count(row["records"]), units.count(row["bytes"]))
     out.print(table)
     if document["skips"]:
-        _title(out, "Damage")
-        table = _table("at byte", "skipped", "reason", left=0)
+        title(out, "Damage")
+        table = new_table("at byte", "skipped", "reason", left=0)
         table.columns[2].justify, table.columns[2].no_wrap = "left", False
         for skip in document["skips"][: 4 * MAX_SKIPS]:
             table.add_row(units.count(skip["offset"]), units.count(skip["length"]), skip["reason"])

@@ -72,6 +72,35 @@ def decode(event: Event, words: NDArray[np.uint32]) -> Columns:
     return columns
 
 
+def encode(event: Event, columns: Columns, count: int) -> NDArray[np.uint32]:
+    """The payload words of `count` records of a fixed-size event: `decode` the other way.
+
+    columns: as `decode` returns them; values are cut to their field's width, as a store in C does. Returns uint32
+    (count, payload words). Raises ValueError for an event whose payload is not fixed.
+    """
+    kind = dtype_of(event.payload)
+    if kind is None:
+        raise ValueError(f"{event.name} has no fixed layout")
+    records = np.zeros(count, kind)
+    for named in event.payload.subcons if kind.fields else ():  # type: ignore[attr-defined]
+        field = records[named.name]
+        if isinstance(named.subcon, Bits):
+            for name, (low, high) in named.subcon.ranges.items():
+                part = columns[name].astype(np.uint64) & np.uint64((1 << high - low + 1) - 1)
+                field |= (part << np.uint64(low)).astype(field.dtype)
+        else:
+            records[named.name] = columns[named.name].astype(field.dtype)
+    return records.view("<u4").reshape(count, kind.itemsize // 4)
+
+
+def names_of(event: Event) -> tuple[str, ...]:
+    """The fields of a fixed-size event in the order of `decode`'s columns."""
+    names: list[str] = []
+    for named in getattr(event.payload, "subcons", ()):
+        names += named.subcon.ranges if isinstance(named.subcon, Bits) else [str(named.name)]
+    return tuple(names)
+
+
 def _split(column: Column, bits: Bits) -> Columns:
     kind = column.dtype.type
     return {name: column >> kind(low) & kind((1 << high - low + 1) - 1) for name, (low, high) in bits.ranges.items()}

@@ -14,6 +14,10 @@ MAX_OFFSET = 1 << 20
 """An address further than this behind a symbol belongs to none: no hypervisor function is a megabyte long."""
 
 
+INTERRUPT_ONLY = "(interrupt only)"
+"""Stands for the function of a call that has none."""
+
+
 class Symbols:
     """Names for hypervisor text addresses, by the nearest symbol at or before them."""
 
@@ -61,6 +65,4 @@ class Symbols:
 
 def function_names(addresses: NDArray[np.uint64], symbols: Symbols | None) -> list[str]:
     """What to call each called function: its symbol, its address, or that it is none at all."""
-    return [
-        "(interrupt only)" if not one else symbols.name(one) if symbols else f"0x{one:x}" for one in addresses.tolist()
-    ]
+    return [INTERRUPT_ONLY if not one else symbols.name(one) if symbols else f"0x{one:x}" for one in addresses.tolist()]

@@ -155,6 +155,7 @@ def _delivery_columns(
         send, enter, left = (_ns(clock, time) for time in (one.send[one.episode], one.enter, one.exit))
         target = there.at(one.target_subject)
         absent = target.domain == NOBODY
+        spinning = relations.calling(groups, one.target_track, one.enter)
         parts.append(
             {
                 "episode": number[one.episode].astype(np.uint64),
@@ -166,7 +167,7 @@ def _delivery_columns(
                 "queue_ns": np.where(queue == NULL, NULL, clock.span_ns(np.where(queue == NULL, 0, queue))),
                 "domain": np.where(absent, NULL, target.domain),
                 "vcpu": np.where(absent, NULL, target.vcpu),
-                "state": target.state,
+                "state": np.where(spinning, np.int8(STATES.index("hypervisor")), target.state),
                 "asked": one.asked,
             }
         )

@@ -73,6 +73,19 @@ def parents(calls: Steps, flushes: Steps) -> Index:
     return found
 
 
+def calling(groups: tuple[Steps, ...], track: NDArray[np.int32], time: Cycles) -> NDArray[np.bool_]:
+    """Whether a CPU was inside a call or flush of its own then: it spins in the hypervisor, whatever ran there."""
+    inside = np.zeros(len(track), np.bool_)
+    for some in groups:
+        order = np.lexsort((some.start, some.track))
+        order = order[some.start[order] > 0]
+        if not len(order):
+            continue
+        place = _last_at_or_before(some.track[order], some.start[order], track, time)
+        inside |= (place >= 0) & (some.done[order[place]] >= time) & (time > 0)
+    return inside
+
+
 def _last_at_or_before(tracks: NDArray[np.int32], times: Cycles, track: NDArray[np.int32], time: Cycles) -> Index:
     """For each (track, time) the last row of the sorted (tracks, times) on its track not after it, or −1."""
     found = np.full(len(track), -1)

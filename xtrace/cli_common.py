@@ -1,0 +1,156 @@
+"""What commands share: the arguments that mean the same everywhere, opening traces, progress, messages."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+from xtrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from xtrace.trace import Trace
+
+
+class TableFormat(StrEnum):
+    """How a table command prints."""
+
+    table = "table"
+    json = "json"
+
+
+TraceArgument = Annotated[
+    str,
+    typer.Argument(metavar="TRACE", help="A file that xentrace wrote, plain, .gz, .xz or .zst; - for stdin."),
+]
+HzOption = Annotated[
+    str | None,
+    typer.Option("--cpu-hz", metavar="HZ", help="TSC frequency of the traced host: 2596.1M, 2.4G or plain Hz."),
+]
+
+
+MAX_HZ_DIGITS = 30
+
+
+def _hz(text: str | None) -> int | None:
+    """`2596.1M`, `2.4G`, `2400000000` in Hz."""
+    if text is None:
+        return None
+    factor = {"k": 10**3, "m": 10**6, "g": 10**9}.get(text[-1:].lower(), 1)
+    whole, _, fraction = text.rstrip("kKmMgG").partition(".")
+    if len(text) > MAX_HZ_DIGITS or not whole.isdecimal() or (fraction and not fraction.isdecimal()):
+        raise UsageError(f"--cpu-hz {text}: not a frequency; give for example 2596.1M")
+    return int(whole) * factor + int(fraction or "0") * factor // int(10 ** len(fraction))
+
+
+@contextmanager
+def opened(path: str, cpu_hz: str | None, symbols: str | None, *, once: bool) -> Iterator[Trace]:
+    """The trace at this path, closed at the end, with a progress bar."""
+    from xtrace.trace import Trace
+
+    with (
+        _Progress("reading") as progress,
+        Trace(
+            path,
+            cpu_hz=_hz(cpu_hz),
+            symbols=symbols,
+            workers=os.cpu_count() or 1,
+            progress=progress.update,
+            once=once,
+        ) as trace,
+    ):
+        if symbols is not None:
+            # A bad map is worth knowing before a long pass.
+            _ = trace.symbols
+        yield trace
+
+
+@contextmanager
+def work_progress(verb: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work of so many steps; gives the function that moves it."""
+    with _Progress(verb) as progress:
+        yield progress.update
+
+
+class _Progress:
+    """A bar on standard error for what takes longer than a second, and only on a terminal.
+
+    verb: what is being done; for `reading` steps are bytes.
+    """
+
+    PATIENCE_S = 1.0
+
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
+        self._begun = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, total: int | None) -> None:
+        if not sys.stderr.isatty() or time.monotonic() - self._begun < self.PATIENCE_S:
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            steps = DownloadColumn() if self._verb == "reading" else MofNCompleteColumn()
+            columns = (TextColumn(self._verb), BarColumn(), steps, TimeRemainingColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(self._verb, total=total)
+            self._bar.start()
+        if done < self._done:
+            self._bar.reset(self._task, total=total)
+        self._done = done
+        self._bar.update(self._task, completed=done)
+
+
+SHOWN_SKIPS = 5
+
+
+def warn(trace: Trace) -> None:
+    """On standard error: what a reader of the figures must know and might not look for."""
+    for skip in trace.survey.skips[:SHOWN_SKIPS]:
+        what = f"{skip.length} bytes skipped" if skip.length else "nothing skipped"
+        say(f"warning: {trace.reader.name}, byte {skip.offset}: {what}: {skip.reason}")
+    more = len(trace.survey.skips) - SHOWN_SKIPS
+    if more > 0:
+        say(f"warning: {more} more damaged places; `xtrace info` lists them")
+    if trace.survey.captures > 1:
+        say(f"warning: {trace.survey.captures} captures one behind the other: a CPU's clock starts over")
+    if trace.clock.source == "default":
+        say(f"warning: CPU frequency not known, {trace.clock.hz / 1e9:g} GHz assumed; give --cpu-hz (see `xl info`)")
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    from xtrace.reports.units import printable
+
+    typer.echo(printable(text), err=True)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """A document on standard output."""
+    import json
+
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")

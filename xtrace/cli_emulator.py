@@ -1,0 +1,319 @@
+"""The commands of the emulator: `xtrace emulate …` and `xtrace whatif`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from xtrace.cli_common import HzOption, TableFormat, TraceArgument, opened, print_json, warn, work_progress
+from xtrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from xtrace.emulator.plan import Plan
+
+
+class _OrFile(TyperGroup):
+    """A first argument that is no command is a workload file."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["file", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_OrFile,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Emulate a host whose CPUs call and flush, and write its trace with the truth beside it.",
+    epilog="A workload file combines workloads: xtrace emulate load.toml -o out.bin (docs/emulator.md).",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Model(StrEnum):
+    """The four designs."""
+
+    legacy = "legacy"
+    lockless = "lockless"
+    linux = "linux"
+    fifo = "fifo"
+
+
+class Vendor(StrEnum):
+    """Whose CPUs."""
+
+    vmx = "vmx"
+    svm = "svm"
+
+
+class Ipi(StrEnum):
+    """How x2APIC addresses several CPUs."""
+
+    cluster = "cluster"
+    physical = "physical"
+
+
+class Policy(StrEnum):
+    """How masks are drawn."""
+
+    random = "random"
+    contiguous = "contiguous"
+    aligned = "aligned"
+    fixed = "fixed"
+
+
+class Records(StrEnum):
+    """Which records the trace has."""
+
+    all = "all"
+    smp = "smp"
+    stock = "stock"
+
+
+ModelOption = Annotated[Model, typer.Option("--model", help="The design of calls and flushes.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of everything drawn: the same seed gives the same bytes.")]
+VendorOption = Annotated[Vendor, typer.Option("--vendor", help="Whose CPUs: what guests' exits look like.")]
+IpiOption = Annotated[Ipi, typer.Option("--ipi", help="How IPIs to several CPUs are sent.")]
+OutputOption = Annotated[
+    str, typer.Option("-o", "--output", metavar="OUT.bin", help="The trace; OUT.*.parquet beside it are the truth.")
+]
+RecordsOption = Annotated[
+    Records, typer.Option("--records", help="all; smp: only the tracepoints; stock: all but the tracepoints.")
+]
+RingOption = Annotated[int, typer.Option("--ring-pages", metavar="N", help="4 KiB pages in each CPU's trace buffer.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
+
+
+@app.command(epilog="Example: xtrace emulate bench --model legacy --cpus 8 --threads 4 --mask 4 -o legacy.bin")
+def bench(
+    output: OutputOption,
+    model: ModelOption = Model.lockless,
+    cpus: Annotated[int, typer.Option("--cpus", help="CPUs of the host.")] = 8,
+    threads: Annotated[int, typer.Option("--threads", help="Callers.")] = 1,
+    mask: Annotated[int, typer.Option("--mask", metavar="K", help="CPUs in each mask.")] = 1,
+    policy: Annotated[Policy, typer.Option("--policy", help="How masks are drawn.")] = Policy.random,
+    with_self: Annotated[bool, typer.Option("--with-self", help="A mask may hold its caller.")] = False,
+    calls: Annotated[int, typer.Option("--calls", help="Calls of each thread.")] = 100,
+    work: Annotated[str, typer.Option("--work", metavar="TIME", help="How long the function runs.")] = "500us",
+    think: Annotated[
+        str, typer.Option("--think", metavar="TIME", help="Between a return and the next call.")
+    ] = "200ns",
+    like: Annotated[
+        str | None, typer.Option("--like", metavar="TRACE", help="Take costs, function and pauses from this trace.")
+    ] = None,
+    cpu_hz: HzOption = None,
+    vendor: VendorOption = Vendor.vmx,
+    ipi: IpiOption = Ipi.cluster,
+    seed: SeedOption = 1,
+    records: RecordsOption = Records.all,
+    ring_pages: RingOption = 32,
+    force: ForceOption = False,
+) -> None:
+    """The series' benchmark: threads that call a function with a delay, back to back.
+
+    With --like, --work and --think are the trace's, and --cpu-hz is its frequency.
+    """
+    from xtrace.emulator.host import Host
+    from xtrace.emulator.plan import Plan
+    from xtrace.emulator.rings import Tool
+    from xtrace.emulator.workloads.bench import Bench, Masks
+    from xtrace.selection import parse_time
+
+    host = Host(cpus, model=model.value, vendor=vendor.value, ipi_mode=ipi.value, seed=seed)
+    load = Bench(work_ns=parse_time(work, "--work"), think_ns=parse_time(think, "--think"))
+    if like is not None:
+        from xtrace.emulator.estimate import bench_of, costs_of
+
+        with opened(like, cpu_hz, None, once=False) as trace:
+            episodes, deliveries = trace.episodes(), trace.deliveries()
+            load = bench_of(episodes, deliveries)
+            host = replace(host, hz=trace.clock.hz, costs=costs_of(episodes, deliveries))
+    elif cpu_hz is not None:
+        raise UsageError("--cpu-hz is the frequency of the trace that --like names")
+    masks = Masks(mask, policy.value, with_self=with_self)
+    plan = Plan(host, bench=replace(load, threads=threads, masks=masks, calls=calls), tool=Tool(ring_pages))
+    _emulate(plan, output, records, force)
+
+
+@app.command(epilog="Example: xtrace emulate evacuate --guests 10 --vendor svm --seconds 0.1 -o evacuate.bin")
+def evacuate(
+    output: OutputOption,
+    model: ModelOption = Model.lockless,
+    guests: Annotated[int, typer.Option("--guests", metavar="V", help="Guests being migrated.")] = 2,
+    vcpus: Annotated[int, typer.Option("--vcpus", help="vCPUs of each.")] = 2,
+    cpus: Annotated[
+        int | None, typer.Option("--cpus", help="CPUs of the host; as many as guests and toolstack need.")
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long.")] = 0.1,
+    vendor: VendorOption = Vendor.svm,
+    ipi: IpiOption = Ipi.cluster,
+    seed: SeedOption = 1,
+    records: RecordsOption = Records.all,
+    ring_pages: RingOption = 256,
+    force: ForceOption = False,
+) -> None:
+    """Guests that are live-migrated while they write: faults of logged pages, and the toolstack's cleaning, flush."""
+    from xtrace.emulator.host import Host
+    from xtrace.emulator.plan import Plan
+    from xtrace.emulator.rings import Tool
+    from xtrace.emulator.workloads.evacuate import Evacuate
+
+    load = Evacuate(guests, vcpus)
+    host = Host(cpus or load.cpus(), model=model.value, vendor=vendor.value, ipi_mode=ipi.value, seed=seed)
+    _emulate(Plan(host, evacuate=load, tool=Tool(ring_pages), seconds=seconds), output, records, force)
+
+
+@app.command(epilog="Example: xtrace emulate idle --cpus 16 --seconds 3 -o idle.bin")
+def idle(
+    output: OutputOption,
+    model: ModelOption = Model.lockless,
+    cpus: Annotated[int, typer.Option("--cpus", help="CPUs of the host.")] = 8,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long.")] = 2.0,
+    vendor: VendorOption = Vendor.vmx,
+    seed: SeedOption = 1,
+    records: RecordsOption = Records.all,
+    ring_pages: RingOption = 32,
+    force: ForceOption = False,
+) -> None:
+    """A host that does little: time calibration each second, timer interrupts, guests that compute and rest."""
+    from xtrace.emulator.host import Host
+    from xtrace.emulator.plan import Plan
+    from xtrace.emulator.rings import Tool
+
+    host = Host(cpus, model=model.value, vendor=vendor.value, seed=seed)
+    _emulate(Plan(host, tool=Tool(ring_pages), seconds=seconds), output, records, force)
+
+
+@app.command(epilog="Example: xtrace emulate file load.toml --model fifo -o fifo.bin")
+def file(
+    path: Annotated[str, typer.Argument(metavar="FILE", help="A workload file (docs/emulator.md).")],
+    output: OutputOption,
+    model: Annotated[Model | None, typer.Option("--model", help="Instead of the file's.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the file's.")] = None,
+    records: RecordsOption = Records.all,
+    force: ForceOption = False,
+) -> None:
+    """What a workload file says; `file` itself may be left out."""
+    from xtrace.emulator.plan import read
+
+    plan = read(path)
+    host = replace(
+        plan.host,
+        model=plan.host.model if model is None else model.value,
+        seed=plan.host.seed if seed is None else seed,
+    )
+    _emulate(replace(plan, host=host), output, records, force)
+
+
+@app.command(epilog="Example: xtrace emulate table --before legacy --after fifo --runs 3")
+def table(
+    before: Annotated[Model, typer.Option("--before", help="The design to compare with.")] = Model.legacy,
+    after: Annotated[Model, typer.Option("--after", help="The design that is compared.")] = Model.lockless,
+    calls: Annotated[int, typer.Option("--calls", help="Calls of each thread in a cell.")] = 200,
+    runs: Annotated[int, typer.Option("--runs", help="Emulations of a cell, with other seeds.")] = 5,
+    seed: SeedOption = 1,
+    format_: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
+) -> None:
+    """The table of the series' cover letter, emulated: change of a call's time by threads and CPUs in the mask."""
+    from dataclasses import asdict
+
+    from xtrace.emulator import table as tables
+
+    if runs < 1:
+        raise UsageError(f"--runs {runs}: give 1 or more")
+    with work_progress("emulating") as progress:
+        found = tables.table(
+            before.value,
+            after.value,
+            host=replace(tables.FITTED_HOST, seed=seed),
+            calls=calls,
+            runs=runs,
+            progress=progress,
+        )
+    if format_ is TableFormat.json:
+        cells: list[dict[str, Any]] = [
+            {key: None if value != value else value for key, value in asdict(cell).items()} | {"error": cell.error}
+            for cell in found.cells
+        ]
+        head = {"schema": "xtrace.table/1", "before": found.before, "after": found.after}
+        print_json(head | {"rms_error": found.rms_error, "cells": cells})
+        return
+    from xtrace.reports import emulation, terminal
+
+    emulation.published(terminal.console(), found)
+
+
+def whatif(
+    trace: TraceArgument,
+    model: ModelOption = Model.lockless,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="TRACE", help="A real trace of that design, shown beside.")
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", help="Replays, with other seeds.")] = 5,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="OUT.bin", help="Write the trace of a replay, and its truth."),
+    ] = None,
+    force: ForceOption = False,
+    cpu_hz: HzOption = None,
+    format_: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
+) -> None:
+    """What a trace's calls and flushes would have cost under another design: its demand, replayed in closed loop.
+
+    --cpu-hz goes for both traces.
+    """
+    from contextlib import ExitStack
+
+    from xtrace.emulator import whatif as replays
+
+    if runs < 1:
+        raise UsageError(f"--runs {runs}: give 1 or more")
+    if output is not None:
+        _check(output, force)
+    with ExitStack() as stack:
+        source = stack.enter_context(opened(trace, cpu_hz, None, once=False))
+        other = None if against is None else stack.enter_context(opened(against, cpu_hz, None, once=False))
+        with work_progress("replaying") as progress:
+            found = replays.predict(source, model.value, runs=runs, against=other, progress=progress)
+        if format_ is TableFormat.json:
+            print_json(replays.document(found, trace, against))
+        else:
+            from xtrace.reports import emulation, terminal
+
+            emulation.prediction(terminal.console(), found, trace, against)
+        warn(source)
+        if other is not None:
+            warn(other)
+        if output is not None:
+            from xtrace.emulator.output import write
+            from xtrace.emulator.rings import Tool
+            from xtrace.reports import emulation, terminal
+
+            emulated = replays.emulated(source, model.value)
+            written = write(emulated, output, Tool(REPLAY_RING_PAGES), "all")
+            if format_ is TableFormat.table:
+                emulation.emulation(terminal.console(), emulated, written)
+
+
+REPLAY_RING_PAGES = 1024
+
+
+def _check(output: str, force: bool) -> None:
+    from xtrace.emulator.output import check
+
+    check(output, force=force)
+
+
+def _emulate(plan: Plan, output: str, records: Records, force: bool) -> None:
+    _check(output, force)
+    from xtrace.emulator.output import write
+    from xtrace.reports import emulation, terminal
+
+    emulated = plan.run()
+    written = write(emulated, output, plan.tool, records.value)
+    emulation.emulation(terminal.console(), emulated, written)

@@ -1,0 +1,119 @@
+"""An emulation as files: the trace, and beside it the truth."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, Literal
+
+from xtrace.emulator import truth
+from xtrace.emulator.host import Emulation
+from xtrace.emulator.rings import Tool, capture
+from xtrace.emulator.writer import file_bytes
+from xtrace.errors import InputError, UsageError
+from xtrace.parsers import smp
+
+Records = Literal["all", "smp", "stock"]
+
+_SMP: Final = frozenset(event.event_id for event in smp.EVENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written.
+
+    records, size_bytes  of the trace
+    lost                 records that the rings had no room for
+    """
+
+    trace: Path
+    episodes: Path
+    deliveries: Path
+    records: int
+    size_bytes: int
+    lost: int
+
+
+def paths(path: str) -> tuple[Path, Path, Path]:
+    """Where trace, episodes and deliveries go: OUT.bin, OUT.episodes.parquet and OUT.deliveries.parquet."""
+    trace = Path(path)
+    stem = trace.with_suffix("") if trace.suffix == ".bin" else trace
+    return trace, Path(f"{stem}.episodes.parquet"), Path(f"{stem}.deliveries.parquet")
+
+
+def check(path: str, *, force: bool) -> None:
+    """Raise UsageError where a file is in the way, before any work is done."""
+    for one in paths(path):
+        if one.is_dir():
+            raise UsageError(f"{one}: a directory; give a file name")
+        if one.exists() and not force:
+            raise UsageError(f"{one}: exists already; give --force to replace it")
+    parent = Path(path).parent
+    if not parent.is_dir():
+        raise UsageError(f"{parent}: no such directory")
+
+
+def made(emulation: Emulation, tool: Tool, records: Records) -> tuple[bytes, truth.Truth, int, int]:
+    """The trace, the truth, and how many records are in the trace and were lost.
+
+    records: smp leaves out all but the tracepoints, stock leaves those out; the truth tells of all episodes anyway.
+    """
+    host, rows = emulation.host, emulation.log.rows
+    wanted = [
+        index
+        for index, row in enumerate(rows)
+        if records == "all" or (row[2].event.event_id in _SMP) == (records == "smp")
+    ]
+    taken = capture(emulation.log, wanted, host.cpus, host.hz, tool)
+    ahead = host.tsc_offsets
+    stamps = (
+        when + ahead.get(cpu, 0)
+        for cpu, when, layout, _ in (taken.rows[index] for index in taken.order)
+        if layout.event.timestamped
+    )
+    time = truth.Time(host.hz, min(stamps, default=0), ahead)
+    tables = truth.tables(emulation.requests, taken.lost, time, flush_vector=emulation.design.flush_vector)
+    return file_bytes(taken, ahead), tables, len(taken.order), len(taken.lost)
+
+
+def write(emulation: Emulation, path: str, tool: Tool, records: Records) -> Written:
+    """Write trace and truth, each file whole or not at all. Raises InputError where a file cannot be written."""
+    import pyarrow.parquet as pq
+
+    content, tables, count, lost = made(emulation, tool, records)
+    trace, episodes, deliveries = paths(path)
+    with _whole(episodes) as file:
+        pq.write_table(tables.episodes, file, compression="zstd")
+    with _whole(deliveries) as file:
+        pq.write_table(tables.deliveries, file, compression="zstd")
+    with _whole(trace) as file:
+        file.write(content)
+    return Written(trace, episodes, deliveries, count, len(content), lost)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name once all of it is written."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                yield file
+                file.flush()
+                _give_usual_mode(file.fileno())
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _give_usual_mode(descriptor: int) -> None:
+    """The mode that any new file would have; temporary ones are private."""
+    mask = os.umask(0)
+    os.umask(mask)
+    os.fchmod(descriptor, 0o666 & ~mask)
