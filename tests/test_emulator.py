@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from math import sqrt
 from pathlib import Path
 
@@ -345,3 +345,9 @@ def test_a_plan_without_a_workload_still_runs() -> None:
     emulation = Plan(Host(2), idle=None, seconds=0.001).run()
     assert emulation.requests == []
     assert {row[0] for row in emulation.log.rows} == {0, 1}
+
+
+def test_the_manual_lists_every_cost_with_its_default() -> None:
+    manual = (Path(__file__).parent.parent / "docs/emulator.md").read_text(encoding="utf-8")
+    for one in fields(Costs):
+        assert f"| `{one.name}` | {one.default:g} | {one.metadata['meaning']} |" in manual

@@ -32,9 +32,7 @@ Source: cover letter of "Lockless SMP function call and TLB flushing", xen-devel
 """
 
 FITTED_HOST: Final = Host(cpus=128)
-FITTED_BENCH: Final = Bench(
-    masks=Masks(1, "random", unit=2, within=64, with_self=True), callers="first", targets="idle"
-)
+FITTED_BENCH: Final = Bench(masks=Masks(1, "contiguous", within=64, with_self=True), callers="first", targets="idle")
 """The host and the masks, which the letter does not tell, that fit best: docs/emulator.md has the scan."""
 
 CONFIDENCE: Final = 0.95
