@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from xtrace.cli import run
+
 SAMPLES = Path(__file__).parent.parent / "sample_traces"
 BENCH = str(SAMPLES / "bench-lockless.bin")
 DOM0 = str(SAMPLES / "dom0-stock.bin")
@@ -253,3 +255,12 @@ def test_any_width(width: int) -> None:
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
     assert max(map(len, plain)) <= width
     assert not re.search(rb"\x1b\[(3|9)\d", shown), "a colour in spite of NO_COLOR"
+
+
+@pytest.mark.parametrize("command", [[], ["emulate"]])
+def test_no_arguments_show_the_help_in_lines(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("Usage: ")
+    assert "\nCommands:\n" in said.err

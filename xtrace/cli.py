@@ -171,6 +171,11 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        say(f"xtrace: {error.format_message()}")
+        message = error.format_message()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            # Its message is the help, already in lines.
+            typer.echo(message, err=True)
+        else:
+            say(f"xtrace: {message}")
         return int(getattr(error, "exit_code", 2))
     return code if isinstance(code, int) else 0

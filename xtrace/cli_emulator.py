@@ -314,6 +314,7 @@ def _emulate(plan: Plan, output: str, records: Records, force: bool) -> None:
     from xtrace.emulator.output import write
     from xtrace.reports import emulation, terminal
 
-    emulated = plan.run()
+    with work_progress("emulating") as progress:
+        emulated = plan.run(progress)
     written = write(emulated, output, plan.tool, records.value)
     emulation.emulation(terminal.console(), emulated, written)

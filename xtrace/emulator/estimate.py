@@ -35,11 +35,13 @@ def costs_of(episodes: pd.DataFrame, deliveries: pd.DataFrame) -> Costs:
     served = deliveries[deliveries.episode.isin(alone.episode)]
     served = served.merge(alone[["episode", "initiator", "send_ns", "done_ns", "lock_wait_ns"]], on="episode")
     # A CPU that serves itself needs no interrupt.
-    others = served[~served.episode.isin(served.episode[served.cpu == served.initiator])]
+    plain = served[~served.episode.isin(served.episode[served.cpu == served.initiator])]
+    served = plain if len(plain) else served
+    others = served[served.cpu != served.initiator].groupby("episode")
     if not len(others):
         return default
-    one = others.groupby("episode")
-    arrival = float((one.enter_ns.min() - one.send_ns.first()).median())
+    one = served.groupby("episode")
+    arrival = max(0.0, float((others.enter_ns.min() - others.send_ns.first()).median()))
     least = _least_entry_ns(episodes, deliveries)
     entry = arrival / 2 if least is None else min(least, arrival)
     return replace(

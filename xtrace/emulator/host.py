@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from types import MappingProxyType
@@ -24,6 +24,7 @@ Vendor = Literal["vmx", "svm"]
 
 LOCAL_TIMER_VECTOR: Final = 0xFA
 MAX_CPUS: Final = 1024
+WATCH_NS: Final = 5_000_000
 TIME_CALIBRATION: Final = 0xFFFF_82D0_4032_72A0
 
 DOM0: Final = 0
@@ -169,6 +170,16 @@ class Emulation:
     def around(self, ns: float) -> int:
         """Cycles drawn evenly from half to one and a half times `ns`, at least one."""
         return max(1, self.machine.cycles(ns * self.random.uniform(0.5, 1.5)))
+
+    def watched(self, look: Callable[[], None]) -> None:
+        """Call `look` every WATCH_NS of emulated time; it must change nothing."""
+        period = self.machine.cycles(WATCH_NS)
+
+        def again(_: None) -> None:
+            look()
+            self.machine.loop.at(self.machine.loop.now + period, again, None)
+
+        self.machine.loop.at(self.begin + period, again, None)
 
     def ticking(self, period_ns: float) -> None:
         """Timer interrupts on every CPU, each at its own moments, for as long as the emulation runs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -17,6 +17,8 @@ from xtrace.emulator.workloads.idle import Idle
 from xtrace.errors import InputError, UsageError
 
 Made = TypeVar("Made")
+
+Progress = Callable[[int, int], None]
 
 MAX_SECONDS: Final = 3600.0
 DEFAULT_SECONDS: Final = 1.0
@@ -36,8 +38,11 @@ class Plan:
     tool: Tool = field(default_factory=Tool)
     seconds: float | None = None
 
-    def run(self) -> Emulation:
-        """Emulate it, and return the emulation once it is through. Raises UsageError where it cannot be."""
+    def run(self, progress: Progress = lambda _done, _all: None) -> Emulation:
+        """Emulate it, and return the emulation once it is through. Raises UsageError where it cannot be.
+
+        progress: called now and then with what is done and the whole, calls or milliseconds.
+        """
         if self.seconds is not None and not 0 < self.seconds <= MAX_SECONDS:
             raise UsageError(f"{self.seconds} seconds: give up to {MAX_SECONDS:.0f}, more than 0")
         emulation = Emulation(self.host)
@@ -51,6 +56,11 @@ class Plan:
         seconds = self.seconds
         if seconds is None and self.bench is None:
             seconds = DEFAULT_SECONDS
+        if seconds is None and self.bench is not None:
+            all_calls = self.bench.threads * self.bench.calls
+            emulation.watched(lambda: progress(len(emulation.measured), all_calls))
+        elif seconds is not None:
+            emulation.watched(lambda: progress(int(emulation.duration_ns / 1e6), int(seconds * 1e3)))
         emulation.run(None if seconds is None else seconds * 1e9)
         return emulation
 

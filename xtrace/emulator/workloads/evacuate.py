@@ -46,6 +46,14 @@ class Evacuate:
     send_ns: float = 3_500
     round_ns: float = 10_000_000
 
+    def __post_init__(self) -> None:
+        if self.guests < 1 or self.vcpus < 1:
+            raise UsageError(f"{self.guests} guests of {self.vcpus} vCPUs: give 1 or more of each")
+        if not 1 <= self.pages <= MAX_PAGES:
+            raise UsageError(f"{self.pages} pages a guest: give 1 to {MAX_PAGES}")
+        if not all(0 < one <= MAX_NS for one in (self.write_ns, self.clean_ns, self.send_ns, self.round_ns)):
+            raise UsageError(f"evacuate: give times above 0 and up to {MAX_NS:.0f} ns")
+
     def cpus(self) -> int:
         """CPUs for every guest to have its own toolstack vCPU."""
         return self.guests * (self.vcpus + 1)
@@ -54,12 +62,8 @@ class Evacuate:
         """Put guests and toolstack on free CPUs. Raises UsageError where they do not fit, or a figure is senseless."""
         free = emulation.free_cpus()
         needed = self.guests * self.vcpus + 1
-        if self.guests < 1 or self.vcpus < 1 or needed > len(free):
+        if needed > len(free):
             raise UsageError(f"{self.guests} guests of {self.vcpus} vCPUs and a toolstack do not fit {len(free)} CPUs")
-        if not 1 <= self.pages <= MAX_PAGES:
-            raise UsageError(f"{self.pages} pages a guest: give 1 to {MAX_PAGES}")
-        if not all(0 < one <= MAX_NS for one in (self.write_ns, self.clean_ns, self.send_ns, self.round_ns)):
-            raise UsageError(f"evacuate: give times above 0 and up to {MAX_NS:.0f} ns")
         tools = min(self.guests, len(free) - self.guests * self.vcpus)
         guests = []
         for number in range(self.guests):
