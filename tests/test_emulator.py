@@ -225,6 +225,17 @@ def test_a_workload_file_says_everything(tmp_path: Path) -> None:
     assert plan.run().duration_ns == pytest.approx(2e6)
 
 
+def test_options_come_before_the_workload_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "load.toml"
+    path.write_text(LOAD)
+    options = ["--model", "legacy", "--cpus", "12", "--vendor", "vmx", "--seed", "9"]
+    assert run(["emulate", str(path), *options, "-o", str(tmp_path / "out.bin")]) == 0
+    assert "12 CPUs, vmx, legacy, seed 9" in capsys.readouterr().out
+    with xtrace.open(tmp_path / "out.bin", cpu_hz=2_400_000_000) as trace:
+        assert trace.tables.model == "legacy"
+        assert trace.dialect.vendor == "vmx"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

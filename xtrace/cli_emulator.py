@@ -194,6 +194,8 @@ def file(
     path: Annotated[str, typer.Argument(metavar="FILE", help="A workload file (docs/emulator.md).")],
     output: OutputOption,
     model: Annotated[Model | None, typer.Option("--model", help="Instead of the file's.")] = None,
+    cpus: Annotated[int | None, typer.Option("--cpus", help="Instead of the file's.")] = None,
+    vendor: Annotated[Vendor | None, typer.Option("--vendor", help="Instead of the file's.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Instead of the file's.")] = None,
     records: RecordsOption = Records.all,
     force: ForceOption = False,
@@ -202,11 +204,13 @@ def file(
     from xtrace.emulator.plan import read
 
     plan = read(path)
-    host = replace(
-        plan.host,
-        model=plan.host.model if model is None else model.value,
-        seed=plan.host.seed if seed is None else seed,
-    )
+    given = {
+        "model": None if model is None else model.value,
+        "cpus": cpus,
+        "vendor": None if vendor is None else vendor.value,
+        "seed": seed,
+    }
+    host = replace(plan.host, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     _emulate(replace(plan, host=host), output, records, force)
 
 
