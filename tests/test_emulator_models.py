@@ -1,9 +1,8 @@
-"""The emulated machine, step by step, and what sets the four designs apart."""
+"""What sets the four designs apart."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from random import Random
 
 import numpy as np
 import pytest
@@ -11,149 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xtrace import columns
-from xtrace.emulator.costs import Costs
 from xtrace.emulator.host import Emulation, Host
-from xtrace.emulator.loop import Loop
-from xtrace.emulator.machine import Activity, Cpu, Machine, Signal, TicketLock
+from xtrace.emulator.machine import Activity, Cpu, Signal
 from xtrace.emulator.models import DESIGNS
 from xtrace.emulator.models.design import INVALIDATE_CB
 from xtrace.emulator.requests import Request
 from xtrace.emulator.workloads.bench import Bench, Masks
 from xtrace.parsers.registry import EVENTS
-
-GHZ = 1_000_000_000  # a cycle is a nanosecond
-FREE = Costs(
-    icr_write_ns=10, flight_ns=100, flight_jitter_ns=0, irq_entry_ns=20, irq_exit_ns=5, lock_ns=0, handover_ns=3
-)
-
-
-Noted = list[tuple[int, int, int]]
-"""CPU, vector and time of each interrupt served."""
-
-
-def machine(cpus: int = 4, **options: object) -> Machine:
-    return Machine(cpus, GHZ, FREE, Random(1), **options)  # type: ignore[arg-type]
-
-
-def noting(noted: Noted, vector: int, takes: int) -> Callable[[Cpu], Activity]:
-    def handle(cpu: Cpu) -> Activity:
-        noted.append((cpu.number, vector, cpu.now))
-        yield takes
-
-    return handle
-
-
-@given(st.lists(st.integers(0, 50), min_size=1))
-def test_the_loop_keeps_the_order_of_time_and_then_of_asking(times: list[int]) -> None:
-    loop = Loop(0)
-    done: list[tuple[int, int]] = []
-    for number, when in enumerate(times):
-        loop.at(when, done.append, (when, number))
-    loop.run()
-    assert done == sorted((when, number) for number, when in enumerate(times))
-    assert loop.now == max(times)
-
-
-def test_an_interrupt_keeps_the_rest_of_what_it_interrupts() -> None:
-    host = machine()
-    ended: list[int] = []
-    noted: Noted = []
-    host.handlers[0x40] = noting(noted, 0x40, 1000)
-    begin = host.loop.now
-
-    def busy() -> Activity:
-        yield 500
-        ended.append(host.loop.now - begin)
-
-    host.cpus[0].start(busy())
-    host.loop.at(begin + 200, host.cpus[0].interrupt, 0x40)
-    host.run()
-    assert noted == [(0, 0x40, begin + 220)]
-    assert ended == [500 + 20 + 1000 + 5]
-
-
-def test_a_second_interrupt_of_a_pending_vector_is_lost_in_the_first() -> None:
-    host = machine()
-    noted: Noted = []
-    for vector in (0x40, 0x50):
-        host.handlers[vector] = noting(noted, vector, 1000)
-    begin, cpu = host.loop.now, host.cpus[0]
-    for when, vector in ((10, 0x40), (100, 0x40), (200, 0x40), (300, 0x50)):
-        host.loop.at(begin + when, cpu.interrupt, vector)
-    host.run()
-    # The first is acknowledged before its handler runs; the two that come meanwhile are one, after the higher 0x50.
-    assert [vector for _, vector, _ in noted] == [0x40, 0x50, 0x40]
-
-
-def test_interrupts_wait_until_they_are_enabled() -> None:
-    host = machine()
-    noted: Noted = []
-    host.handlers[0x40] = noting(noted, 0x40, 1)
-    begin, cpu = host.loop.now, host.cpus[0]
-
-    def masked() -> Activity:
-        cpu.interrupts = False
-        yield 1000
-        cpu.interrupts = True
-        yield 1000
-
-    cpu.start(masked())
-    host.loop.at(begin + 10, cpu.interrupt, 0x40)
-    host.run()
-    assert noted == [(0, 0x40, begin + 1020)]
-
-
-@settings(max_examples=30)
-@given(st.lists(st.integers(1, 400), min_size=2, max_size=8))
-def test_a_ticket_lock_is_taken_in_order_and_its_waiters_serve_interrupts(delays: list[int]) -> None:
-    host = machine(len(delays))
-    taken: list[int] = []
-    noted: Noted = []
-    host.handlers[0x40] = noting(noted, 0x40, 7)
-    lock, begin = TicketLock(host), host.loop.now
-    arrived: list[int] = []
-
-    def take(cpu: Cpu, delay: int) -> Activity:
-        yield delay
-        arrived.append(cpu.number)
-        yield from lock.acquire()
-        taken.append(cpu.number)
-        yield 1000
-        lock.release()
-
-    for cpu, delay in zip(host.cpus, delays, strict=True):
-        cpu.start(take(cpu, delay))
-        host.loop.at(begin + 600, cpu.interrupt, 0x40)
-    host.run()
-    assert taken == arrived
-    assert {number for number, _, when in noted if when < begin + 700} == set(range(len(delays)))
-
-
-@pytest.mark.parametrize(
-    ("mode", "targets", "writes"),
-    [
-        ("physical", range(1, 20), 19),
-        ("cluster", range(1, 20), 2),
-        ("cluster", range(1, 40), 1),
-        ("physical", range(1, 40), 1),
-    ],
-)
-def test_ipis_cost_a_write_for_each_target_or_cluster_or_one_for_all_but_self(
-    mode: str, targets: range, writes: int
-) -> None:
-    host = machine(40, ipi_mode=mode)
-    noted: Noted = []
-    host.handlers[0x40] = noting(noted, 0x40, 1)
-    begin, took = host.loop.now, []
-
-    def send(cpu: Cpu) -> Activity:
-        yield from host.send(cpu, list(targets), 0x40)
-        took.append(host.loop.now - begin)
-
-    host.cpus[0].start(send(host.cpus[0]))
-    host.run()
-    assert took == [10 * writes]
-    assert sorted(number for number, _, _ in noted) == list(targets)
 
 
 def asked(model: str, what: Callable[[Emulation], dict[int, Activity]], cpus: int = 8) -> list[Request]:
