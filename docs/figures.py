@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from xtrace.emulator.host import Emulation, Host
+from xtrace.emulator.host import Host
 from xtrace.emulator.workloads.bench import Bench, Masks
 
 HERE = Path(__file__).parent
@@ -21,10 +21,8 @@ CALLERS = 16
 
 def took_ns(model: str, bench: Bench, cpus: int, seed: int) -> list[tuple[int, float]]:
     """Caller and time of each call."""
-    emulation = Emulation(Host(cpus, model=model, seed=seed), traced=False)
-    bench.install(emulation)
-    emulation.run()
-    return [(cpu, cycles * 1e9 / emulation.host.hz) for cpu, cycles in emulation.measured]
+    host = Host(cpus, model=model, seed=seed)
+    return [(cpu, cycles * 1e9 / host.hz) for cpu, cycles in bench.measured(host)]
 
 
 def scaling(axes: Axes) -> None:

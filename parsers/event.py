@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from construct import Construct, SizeofError
 
 from xtrace.parsers.fields import words_of
-
-Vendor = Literal["vmx", "svm"]
+from xtrace.parsers.vendor import Vendor
 
 CLASSES = {
     0x001: "GEN",

@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Final
 
 from xtrace.parsers import container, dom0op, guest, hvm, hw, mem, pv, sched, shadow, smp
-from xtrace.parsers.event import Event, Vendor
+from xtrace.parsers.event import Event
+from xtrace.parsers.vendor import Vendor
 
 EVENTS: Final[tuple[Event, ...]] = (
     *container.EVENTS,

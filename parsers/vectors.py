@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from xtrace.parsers.event import Vendor
+from xtrace.parsers.vendor import Vendor
 
 Model = Literal["legacy", "lockless"]
 """Which hypervisor: flushes with their own vector and lock, or carried by lockless function calls."""

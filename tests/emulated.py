@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import xtrace
-from xtrace.emulator.output import Records, made
+from xtrace.emulator.choices import Records
+from xtrace.emulator.output import made
 from xtrace.emulator.plan import Plan
 
 Rows = list[dict[str, Any]]

@@ -120,11 +120,10 @@ def test_lockless_favours_low_cpus_and_fifo_none() -> None:
         """Relative growth of a caller's mean wait from the lowest to the highest, and its standard error."""
         cpus, took = [], []
         for seed in range(30):
-            emulation = Emulation(Host(64, model=model, seed=seed), traced=False)
-            Bench(16, Masks(8), 60, work_ns=20_000, targets="idle", callers="first").install(emulation)
-            emulation.run()
-            cpus += [cpu for cpu, _ in emulation.measured]
-            took += [cycles for _, cycles in emulation.measured]
+            bench = Bench(16, Masks(8), 60, work_ns=20_000, targets="idle", callers="first")
+            measured = bench.measured(Host(64, model=model, seed=seed))
+            cpus += [cpu for cpu, _ in measured]
+            took += [cycles for _, cycles in measured]
         line = linregress(cpus, np.array(took) / np.mean(took))
         return 15 * line.slope, 15 * line.stderr
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xtrace.emulator.choices import IpiMode
 from xtrace.emulator.contexts import (
     IDLE_EXIT,
     SVM_INTERRUPT,
@@ -26,7 +27,7 @@ from xtrace.emulator.contexts import (
     SvmGuest,
     VmxGuest,
 )
-from xtrace.emulator.costs import MAX_NS, Costs, IpiMode
+from xtrace.emulator.costs import MAX_NS, Costs
 from xtrace.emulator.log import Log
 from xtrace.emulator.loop import Loop
 from xtrace.emulator.machine import CLUSTER_CPUS, Activity, Context, Cpu, Machine, TicketLock

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from xtrace.cli_common import HzOption, TableFormat, TraceArgument, opened, print_json, warn, work_progress
+from xtrace.emulator.choices import IpiMode, Model, Policy, Records
 from xtrace.errors import UsageError
+from xtrace.parsers.vendor import Vendor
 
 if TYPE_CHECKING:
     from xtrace.emulator.plan import Plan
@@ -35,50 +36,10 @@ app = typer.Typer(
 )
 
 
-class Model(StrEnum):
-    """The four designs."""
-
-    legacy = "legacy"
-    lockless = "lockless"
-    linux = "linux"
-    fifo = "fifo"
-
-
-class Vendor(StrEnum):
-    """Whose CPUs."""
-
-    vmx = "vmx"
-    svm = "svm"
-
-
-class Ipi(StrEnum):
-    """How x2APIC addresses several CPUs."""
-
-    cluster = "cluster"
-    physical = "physical"
-
-
-class Policy(StrEnum):
-    """How masks are drawn."""
-
-    random = "random"
-    contiguous = "contiguous"
-    aligned = "aligned"
-    fixed = "fixed"
-
-
-class Records(StrEnum):
-    """Which records the trace has."""
-
-    all = "all"
-    smp = "smp"
-    stock = "stock"
-
-
 ModelOption = Annotated[Model, typer.Option("--model", help="The design of calls and flushes.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of everything drawn: the same seed gives the same bytes.")]
 VendorOption = Annotated[Vendor, typer.Option("--vendor", help="Whose CPUs: what guests' exits look like.")]
-IpiOption = Annotated[Ipi, typer.Option("--ipi", help="How IPIs to several CPUs are sent.")]
+IpiOption = Annotated[IpiMode, typer.Option("--ipi", help="How IPIs to several CPUs are sent.")]
 OutputOption = Annotated[
     str, typer.Option("-o", "--output", metavar="OUT.bin", help="The trace; OUT.*.parquet beside it are the truth.")
 ]
@@ -92,11 +53,11 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that a
 @app.command(epilog="Example: xtrace emulate bench --model legacy --cpus 8 --threads 4 --mask 4 -o legacy.bin")
 def bench(
     output: OutputOption,
-    model: ModelOption = Model.lockless,
+    model: ModelOption = "lockless",
     cpus: Annotated[int, typer.Option("--cpus", help="CPUs of the host.")] = 8,
     threads: Annotated[int, typer.Option("--threads", help="Callers.")] = 1,
     mask: Annotated[int, typer.Option("--mask", metavar="K", help="CPUs in each mask.")] = 1,
-    policy: Annotated[Policy, typer.Option("--policy", help="How masks are drawn.")] = Policy.random,
+    policy: Annotated[Policy, typer.Option("--policy", help="How masks are drawn.")] = "random",
     with_self: Annotated[bool, typer.Option("--with-self", help="A mask may hold its caller.")] = False,
     calls: Annotated[int, typer.Option("--calls", help="Calls of each thread.")] = 100,
     work: Annotated[str, typer.Option("--work", metavar="TIME", help="How long the function runs.")] = "500us",
@@ -107,10 +68,10 @@ def bench(
         str | None, typer.Option("--like", metavar="TRACE", help="Take costs, function and pauses from this trace.")
     ] = None,
     cpu_hz: HzOption = None,
-    vendor: VendorOption = Vendor.vmx,
-    ipi: IpiOption = Ipi.cluster,
+    vendor: VendorOption = "vmx",
+    ipi: IpiOption = "cluster",
     seed: SeedOption = 1,
-    records: RecordsOption = Records.all,
+    records: RecordsOption = "all",
     ring_pages: RingOption = 32,
     force: ForceOption = False,
 ) -> None:
@@ -124,7 +85,7 @@ def bench(
     from xtrace.emulator.workloads.bench import Bench, Masks
     from xtrace.selection import parse_time
 
-    host = Host(cpus, model=model.value, vendor=vendor.value, ipi_mode=ipi.value, seed=seed)
+    host = Host(cpus, model=model, vendor=vendor, ipi_mode=ipi, seed=seed)
     load = Bench(work_ns=parse_time(work, "--work"), think_ns=parse_time(think, "--think"))
     if like is not None:
         from xtrace.emulator.estimate import bench_of, costs_of
@@ -135,7 +96,7 @@ def bench(
             host = replace(host, hz=trace.clock.hz, costs=costs_of(episodes, deliveries))
     elif cpu_hz is not None:
         raise UsageError("--cpu-hz is the frequency of the trace that --like names")
-    masks = Masks(mask, policy.value, with_self=with_self)
+    masks = Masks(mask, policy, with_self=with_self)
     plan = Plan(host, bench=replace(load, threads=threads, masks=masks, calls=calls), tool=Tool(ring_pages))
     _emulate(plan, output, records, force)
 
@@ -143,17 +104,17 @@ def bench(
 @app.command(epilog="Example: xtrace emulate evacuate --guests 10 --vendor svm --seconds 0.1 -o evacuate.bin")
 def evacuate(
     output: OutputOption,
-    model: ModelOption = Model.lockless,
+    model: ModelOption = "lockless",
     guests: Annotated[int, typer.Option("--guests", metavar="V", help="Guests being migrated.")] = 2,
     vcpus: Annotated[int, typer.Option("--vcpus", help="vCPUs of each.")] = 2,
     cpus: Annotated[
         int | None, typer.Option("--cpus", help="CPUs of the host; as many as guests and toolstack need.")
     ] = None,
     seconds: Annotated[float, typer.Option("--seconds", help="How long.")] = 0.1,
-    vendor: VendorOption = Vendor.svm,
-    ipi: IpiOption = Ipi.cluster,
+    vendor: VendorOption = "svm",
+    ipi: IpiOption = "cluster",
     seed: SeedOption = 1,
-    records: RecordsOption = Records.all,
+    records: RecordsOption = "all",
     ring_pages: RingOption = 256,
     force: ForceOption = False,
 ) -> None:
@@ -164,19 +125,19 @@ def evacuate(
     from xtrace.emulator.workloads.evacuate import Evacuate
 
     load = Evacuate(guests, vcpus)
-    host = Host(cpus or load.cpus(), model=model.value, vendor=vendor.value, ipi_mode=ipi.value, seed=seed)
+    host = Host(cpus or load.cpus(), model=model, vendor=vendor, ipi_mode=ipi, seed=seed)
     _emulate(Plan(host, evacuate=load, tool=Tool(ring_pages), seconds=seconds), output, records, force)
 
 
 @app.command(epilog="Example: xtrace emulate idle --cpus 16 --seconds 3 -o idle.bin")
 def idle(
     output: OutputOption,
-    model: ModelOption = Model.lockless,
+    model: ModelOption = "lockless",
     cpus: Annotated[int, typer.Option("--cpus", help="CPUs of the host.")] = 8,
     seconds: Annotated[float, typer.Option("--seconds", help="How long.")] = 2.0,
-    vendor: VendorOption = Vendor.vmx,
+    vendor: VendorOption = "vmx",
     seed: SeedOption = 1,
-    records: RecordsOption = Records.all,
+    records: RecordsOption = "all",
     ring_pages: RingOption = 32,
     force: ForceOption = False,
 ) -> None:
@@ -185,7 +146,7 @@ def idle(
     from xtrace.emulator.plan import Plan
     from xtrace.emulator.rings import Tool
 
-    host = Host(cpus, model=model.value, vendor=vendor.value, seed=seed)
+    host = Host(cpus, model=model, vendor=vendor, seed=seed)
     _emulate(Plan(host, tool=Tool(ring_pages), seconds=seconds), output, records, force)
 
 
@@ -197,55 +158,43 @@ def file(
     cpus: Annotated[int | None, typer.Option("--cpus", help="Instead of the file's.")] = None,
     vendor: Annotated[Vendor | None, typer.Option("--vendor", help="Instead of the file's.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Instead of the file's.")] = None,
-    records: RecordsOption = Records.all,
+    records: RecordsOption = "all",
     force: ForceOption = False,
 ) -> None:
     """What a workload file says; `file` itself may be left out."""
     from xtrace.emulator.plan import read
 
     plan = read(path)
-    given = {
-        "model": None if model is None else model.value,
-        "cpus": cpus,
-        "vendor": None if vendor is None else vendor.value,
-        "seed": seed,
-    }
+    given = {"model": model, "cpus": cpus, "vendor": vendor, "seed": seed}
     host = replace(plan.host, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     _emulate(replace(plan, host=host), output, records, force)
 
 
 @app.command(epilog="Example: xtrace emulate table --before legacy --after fifo --runs 3")
 def table(
-    before: Annotated[Model, typer.Option("--before", help="The design to compare with.")] = Model.legacy,
-    after: Annotated[Model, typer.Option("--after", help="The design that is compared.")] = Model.lockless,
+    before: Annotated[Model, typer.Option("--before", help="The design to compare with.")] = "legacy",
+    after: Annotated[Model, typer.Option("--after", help="The design that is compared.")] = "lockless",
     calls: Annotated[int, typer.Option("--calls", help="Calls of each thread in a cell.")] = 200,
     runs: Annotated[int, typer.Option("--runs", help="Emulations of a cell, with other seeds.")] = 5,
     seed: SeedOption = 1,
     format_: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
 ) -> None:
     """The table of the series' cover letter, emulated: change of a call's time by threads and CPUs in the mask."""
-    from dataclasses import asdict
-
     from xtrace.emulator import table as tables
 
     if runs < 1:
         raise UsageError(f"--runs {runs}: give 1 or more")
     with work_progress("emulating") as progress:
         found = tables.table(
-            before.value,
-            after.value,
+            before,
+            after,
             host=replace(tables.FITTED_HOST, seed=seed),
             calls=calls,
             runs=runs,
             progress=progress,
         )
     if format_ is TableFormat.json:
-        cells: list[dict[str, Any]] = [
-            {key: None if value != value else value for key, value in asdict(cell).items()} | {"error": cell.error}
-            for cell in found.cells
-        ]
-        head = {"schema": "xtrace.table/1", "before": found.before, "after": found.after}
-        print_json(head | {"rms_error": found.rms_error, "cells": cells})
+        print_json(tables.document(found))
         return
     from xtrace.reports import emulation, terminal
 
@@ -254,7 +203,7 @@ def table(
 
 def whatif(
     trace: TraceArgument,
-    model: ModelOption = Model.lockless,
+    model: ModelOption = "lockless",
     against: Annotated[
         str | None, typer.Option("--against", metavar="TRACE", help="A real trace of that design, shown beside.")
     ] = None,
@@ -274,6 +223,7 @@ def whatif(
     from contextlib import ExitStack
 
     from xtrace.emulator import whatif as replays
+    from xtrace.reports import emulation, terminal
 
     if runs < 1:
         raise UsageError(f"--runs {runs}: give 1 or more")
@@ -283,12 +233,10 @@ def whatif(
         source = stack.enter_context(opened(trace, cpu_hz, None, once=False))
         other = None if against is None else stack.enter_context(opened(against, cpu_hz, None, once=False))
         with work_progress("replaying") as progress:
-            found = replays.predict(source, model.value, runs=runs, against=other, progress=progress)
+            found = replays.predict(source, model, runs=runs, against=other, progress=progress)
         if format_ is TableFormat.json:
             print_json(replays.document(found, trace, against))
         else:
-            from xtrace.reports import emulation, terminal
-
             emulation.prediction(terminal.console(), found, trace, against)
         warn(source)
         if other is not None:
@@ -296,9 +244,8 @@ def whatif(
         if output is not None:
             from xtrace.emulator.output import write
             from xtrace.emulator.rings import Tool
-            from xtrace.reports import emulation, terminal
 
-            emulated = replays.emulated(source, model.value)
+            emulated = replays.emulated(source, model)
             written = write(emulated, output, Tool(REPLAY_RING_PAGES), "all")
             if format_ is TableFormat.table:
                 emulation.emulation(terminal.console(), emulated, written)
@@ -320,5 +267,5 @@ def _emulate(plan: Plan, output: str, records: Records, force: bool) -> None:
 
     with work_progress("emulating") as progress:
         emulated = plan.run(progress)
-    written = write(emulated, output, plan.tool, records.value)
+    written = write(emulated, output, plan.tool, records)
     emulation.emulation(terminal.console(), emulated, written)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from xtrace.context import header_of
-from xtrace.parsers.event import Vendor
 from xtrace.parsers.registry import EVENTS, Dialect
+from xtrace.parsers.vendor import Vendor
 from xtrace.survey import Survey
 
 RUNQ_LOAD: Final = next(header_of(event) for event in EVENTS if event.name == "TRC_CSCHED2_UPDATE_RUNQ_LOAD")

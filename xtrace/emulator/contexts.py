@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 
 from xtrace.context import IDLE_DOMAIN
 from xtrace.emulator.log import Layout, Log
-from xtrace.emulator.machine import NS_PER_S, Activity, Context, Cpu, Machine
+from xtrace.emulator.machine import Activity, Context, Cpu, Machine
 from xtrace.emulator.requests import State
 from xtrace.parsers.registry import EVENTS
 
@@ -169,24 +169,21 @@ class Idle(Context):
     resumes: ClassVar[bool] = False
 
     def __init__(self, machine: Machine, log: Log) -> None:
-        self._machine = machine
         self._log = log
         self._wake = machine.cycles(machine.costs.wake_ns)
         self._asleep = machine.signal(0)
 
     def sleep(self, cpu: Cpu) -> Activity:
         """Until the next interrupt was served."""
-        self._log.add(cpu.number, cpu.now, IDLE_ENTRY, C_STATE, self._tick(cpu), 0, 0)
+        self._log.add(cpu.number, cpu.now, IDLE_ENTRY, C_STATE, cpu.machine.ns(cpu.now) % WORD, 0, 0)
         cpu.context = self
         yield self._asleep
 
     def leave(self, cpu: Cpu) -> Activity:
         yield self._wake
         vectors = [vector for vector in range(256) if cpu.pending >> vector & 1][:4]
-        self._log.add(cpu.number, cpu.now, IDLE_EXIT, C_STATE, self._tick(cpu), *vectors, *[0] * (4 - len(vectors)))
-
-    def _tick(self, cpu: Cpu) -> int:
-        return cpu.now * NS_PER_S // self._machine.hz % WORD
+        listed = (*vectors, *[0] * (4 - len(vectors)))
+        self._log.add(cpu.number, cpu.now, IDLE_EXIT, C_STATE, cpu.machine.ns(cpu.now) % WORD, *listed)
 
 
 class Scheduler:
@@ -218,8 +215,8 @@ class Scheduler:
         self._switch(vcpu, "blocked", self._idle)
 
     def _switch(self, prev: tuple[int, int], becomes: str, next_: tuple[int, int]) -> None:
-        now = self._cpu.now
-        ran, waited = self._ns(now - self._since), self._ns(now - self._woken)
+        now, ns = self._cpu.now, self._cpu.machine.ns
+        ran, waited = ns(now - self._since), ns(now - self._woken)
         self._note(INFPREV, *prev, ran % WORD)
         self._note(INFNEXT, *next_, (waited if next_ != self._idle else 0) % WORD, SLICE_NS)
         self._note(SWITCH, *prev, *next_)
@@ -234,6 +231,3 @@ class Scheduler:
 
     def _note(self, layout: Layout, *fields: int) -> None:
         self._log.add(self._cpu.number, self._cpu.now, layout, *fields)
-
-    def _ns(self, cycles: int) -> int:
-        return cycles * NS_PER_S // self._cpu.machine.hz

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from xtrace.errors import UsageError
-
-IpiMode = Literal["physical", "cluster"]
 
 SERVER: Final = "the order of magnitude of current two-socket x86 servers; not measured by this project"
 ALGORITHM: Final = "no time of its own by default; there to be set"

@@ -6,12 +6,12 @@ begins anew once the one before is over and as much silence has passed as in the
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
 
+from xtrace.emulator.spans import Spans
 from xtrace.errors import UsageError
 
 BURST_GAP_NS: Final = 50_000_000
@@ -59,19 +59,20 @@ class Demand:
 
 def demand(episodes: pa.Table, deliveries: pa.Table) -> Demand:
     """Take the demand out of a trace's tables. Raises UsageError where there is no complete episode."""
-    whole = [row for row in episodes.to_pylist() if row["parent"] is None]
+    every = episodes.to_pylist()
+    whole = [row for row in every if row["parent"] is None]
     rows = sorted((row for row in whole if row["complete"]), key=lambda row: (row["start_ns"], row["episode"]))
     if not rows:
         raise UsageError("no complete call or flush in this trace: there is no demand to replay")
     served: dict[int, dict[int, int]] = {}
     spans: dict[int, list[tuple[int, int]]] = {}
-    carriers = {row["parent"]: row["episode"] for row in episodes.to_pylist() if row["parent"] is not None}
+    carried = {row["parent"] for row in every} - {None}
     for one in deliveries.to_pylist():
         if one["execution_ns"] is not None:
             served.setdefault(one["episode"], {})[one["cpu"]] = one["execution_ns"]
-            if one["episode"] not in carriers:
+            if one["episode"] not in carried:
                 spans.setdefault(one["cpu"], []).append((one["enter_ns"], one["exit_ns"]))
-    busy = {cpu: _Busy(sorted(of_cpu)) for cpu, of_cpu in spans.items()}
+    busy = {cpu: Spans(of_cpu) for cpu, of_cpu in spans.items()}
     bursts: list[Burst] = []
     asked: dict[int, list[Asked]] = {}
     since: dict[int, int] = {}
@@ -100,19 +101,3 @@ def demand(episodes: pa.Table, deliveries: pa.Table) -> Demand:
         end = max(end, row["done_ns"])
     highest = max(max(row["initiator"], *row["targets"]) for row in rows)
     return Demand(tuple(bursts), highest + 1, len(whole) - len(rows))
-
-
-class _Busy:
-    """When a CPU ran others' functions: disjoint spans in order."""
-
-    def __init__(self, spans: list[tuple[int, int]]) -> None:
-        self._spans = spans
-
-    def within(self, first: int, last: int) -> int:
-        """Nanoseconds of it between two times."""
-        total = 0
-        for begin, end in self._spans[bisect_left(self._spans, (first, 0)) :]:
-            if begin >= last:
-                break
-            total += min(end, last) - begin
-        return total

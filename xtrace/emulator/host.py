@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 from xtrace.clock import MAX_HZ, MIN_HZ
+from xtrace.emulator.choices import IpiMode
 from xtrace.emulator.contexts import HLT, Guest, Idle, PvGuest, Scheduler, SvmGuest, VmxGuest
-from xtrace.emulator.costs import Costs, IpiMode
+from xtrace.emulator.costs import Costs
 from xtrace.emulator.log import Log
 from xtrace.emulator.machine import NS_PER_S, Activity, Cpu, Machine
 from xtrace.emulator.models import DESIGNS
@@ -19,8 +20,7 @@ from xtrace.emulator.requests import Request, Work
 from xtrace.emulator.tracepoints import Tracepoints
 from xtrace.errors import UsageError
 from xtrace.parsers.container import MAX_CPU
-
-Vendor = Literal["vmx", "svm"]
+from xtrace.parsers.vendor import Vendor
 
 LOCAL_TIMER_VECTOR: Final = 0xFA
 MAX_CPUS: Final = 1024
@@ -77,7 +77,7 @@ class Emulation:
         self.machine = Machine(host.cpus, host.hz, host.costs, self.random, ipi_mode=host.ipi_mode)
         self.begin = self.machine.loop.now
         self.log = Log(on=traced)
-        self.trace = Tracepoints(self.log, host.first_seq)
+        self.trace = Tracepoints(self.log, self.machine.cycles(host.costs.trace_ns), host.first_seq)
         self.design = DESIGNS[host.model](self.machine, self.trace)
         self.machine.handlers[LOCAL_TIMER_VECTOR] = self._timer_interrupt
         self.guest: Guest = {"vmx": VmxGuest, "svm": SvmGuest}[host.vendor](self.machine, self.log)

@@ -12,7 +12,8 @@ from random import Random
 from typing import ClassVar, Final
 
 from xtrace.context import IDLE_DOMAIN
-from xtrace.emulator.costs import Costs, IpiMode
+from xtrace.emulator.choices import IpiMode
+from xtrace.emulator.costs import Costs
 from xtrace.emulator.loop import Loop
 from xtrace.emulator.requests import Situation, State
 
@@ -243,6 +244,10 @@ class Machine:
     def cycles(self, ns: float) -> int:
         """A time in cycles."""
         return round(ns * self.hz / NS_PER_S)
+
+    def ns(self, cycles: int) -> int:
+        """Cycles as whole nanoseconds, rounded down."""
+        return cycles * NS_PER_S // self.hz
 
     def signal(self, ns: float) -> Signal:
         """Memory to spin on, which takes so long to be seen."""

@@ -8,16 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, Literal
+from typing import IO, Final
 
 from xtrace.emulator import truth
+from xtrace.emulator.choices import Records
 from xtrace.emulator.host import Emulation
 from xtrace.emulator.rings import Tool, capture
 from xtrace.emulator.writer import file_bytes
 from xtrace.errors import InputError, UsageError
 from xtrace.parsers import smp
-
-Records = Literal["all", "smp", "stock"]
 
 _SMP: Final = frozenset(event.event_id for event in smp.EVENTS)
 

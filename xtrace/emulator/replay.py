@@ -11,7 +11,7 @@ from xtrace.emulator.requests import Request
 
 
 class Replay:
-    """A demand at work on an emulated host; `source` gives the row in the trace of each request, by its identity."""
+    """A demand at work on an emulated host; `made` has each request with its row in the trace's episodes."""
 
     def __init__(self, demand: Demand, host: Host, *, traced: bool = False) -> None:
         self.emulation = Emulation(replace(host, cpus=max(host.cpus, demand.cpus)), traced=traced)

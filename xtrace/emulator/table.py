@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.emulator.host import Emulation, Host
+from xtrace.emulator.host import Host
 from xtrace.emulator.workloads.bench import Bench, Masks
 
 THREADS: Final = (1, 2, 4)
@@ -101,12 +101,25 @@ def table(
     return Table(before, after, tuple(cells))
 
 
+def document(found: Table) -> dict[str, Any]:
+    """The JSON document `xtrace.table/1` (docs/emulator.md)."""
+    cells = [
+        {key: None if value != value else value for key, value in asdict(cell).items()} | {"error": cell.error}
+        for cell in found.cells
+    ]
+    return {
+        "schema": "xtrace.table/1",
+        "before": found.before,
+        "after": found.after,
+        "rms_error": found.rms_error,
+        "cells": cells,
+    }
+
+
 def mean_total(host: Host, bench: Bench) -> float:
     """The mean time of a call by the benchmark's own clock, in cycles."""
-    emulation = Emulation(host, traced=False)
-    bench.install(emulation)
-    emulation.run()
-    return sum(took for _, took in emulation.measured) / len(emulation.measured)
+    measured = bench.measured(host)
+    return sum(took for _, took in measured) / len(measured)
 
 
 def _change(host: Host, bench: Bench, before: str, after: str, run: int) -> float:

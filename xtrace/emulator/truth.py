@@ -5,7 +5,7 @@ Nothing here reads records: what the analyzer finds in the file is held against 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 from xtrace.emulator.machine import NS_PER_S
 from xtrace.emulator.models.design import CALL_FUNCTION_VECTOR
 from xtrace.emulator.requests import Request, Situation
+from xtrace.emulator.spans import Spans
 from xtrace.episodes.tables import DELIVERIES, EPISODES
 from xtrace.symbols import INTERRUPT_ONLY
 
@@ -45,7 +46,7 @@ def tables(requests: Iterable[Request], lost: frozenset[int], time: Time, *, flu
     """Both tables; lost: rows of the log that did not reach the file."""
     order = sorted(requests, key=lambda one: (time.read(one.initiator, one.start), one.is_flush, one.initiator))
     number = {id(one): row for row, one in enumerate(order)}
-    busy = _Busy(order, time)
+    busy = _busy(order, time)
     inflight = _inflight(order, time)
     episodes: list[dict[str, Any]] = []
     deliveries: list[dict[str, Any]] = []
@@ -102,7 +103,9 @@ def _episode(
     }
 
 
-def _delivery(row: int, one: Request, outer: Request, cpu: int, time: Time, busy: _Busy) -> dict[str, Any]:
+def _delivery(
+    row: int, one: Request, outer: Request, cpu: int, time: Time, busy: Mapping[int, Spans]
+) -> dict[str, Any]:
     """outer: the call that carries it, if one does; that is what waits behind others."""
     served, began = one.served.get(cpu), outer.served.get(cpu)
     enter = left = queued = None
@@ -110,7 +113,9 @@ def _delivery(row: int, one: Request, outer: Request, cpu: int, time: Time, busy
     send = time.read(one.initiator, one.send)
     if served is not None and began is not None:
         enter, left, found = time.read(cpu, served.entered), time.read(cpu, served.left), served.found
-        queued = busy.between(cpu, send, time.read(cpu, began.entered))
+        until = time.read(cpu, began.entered)
+        if send is not None and until is not None:
+            queued = busy[cpu].within(send, until) if cpu in busy else 0
     enter_ns, exit_ns = time.ns(enter), time.ns(left)
     vcpu = found.vcpu if found is not None else None
     return {
@@ -148,30 +153,15 @@ def _inflight(order: list[Request], time: Time) -> list[int]:
     return counts
 
 
-class _Busy:
-    """When each CPU ran functions: those of calls, and of flushes that no call carries."""
-
-    def __init__(self, order: list[Request], time: Time) -> None:
-        carried = {id(one.carries) for one in order}
-        self._spans: dict[int, list[tuple[int, int]]] = {}
-        for one in order:
-            if id(one) in carried:
-                continue
-            for cpu, served in one.served.items():
-                entered, left = time.read(cpu, served.entered), time.read(cpu, served.left)
-                if entered is not None and left is not None:
-                    self._spans.setdefault(cpu, []).append((entered, left))
-        for spans in self._spans.values():
-            spans.sort()
-
-    def between(self, cpu: int, first: int | None, last: int | None) -> int | None:
-        """Cycles that this CPU ran functions for, from one time of its to another."""
-        if first is None or last is None:
-            return None
-        spans = self._spans.get(cpu, [])
-        total = 0
-        at = bisect_left(spans, (last, 0)) - 1
-        while at >= 0 and spans[at][1] > first:
-            total += min(spans[at][1], last) - max(spans[at][0], first)
-            at -= 1
-        return total
+def _busy(order: list[Request], time: Time) -> dict[int, Spans]:
+    """When each CPU ran functions, in cycles of its TSC: those of calls, and of flushes that no call carries."""
+    carried = {id(one.carries) for one in order}
+    spans: dict[int, list[tuple[int, int]]] = {}
+    for one in order:
+        if id(one) in carried:
+            continue
+        for cpu, served in one.served.items():
+            entered, left = time.read(cpu, served.entered), time.read(cpu, served.left)
+            if entered is not None and left is not None:
+                spans.setdefault(cpu, []).append((entered, left))
+    return {cpu: Spans(of_cpu) for cpu, of_cpu in spans.items()}

@@ -80,24 +80,23 @@ def predict(
     """
     if model not in DESIGNS:
         raise UsageError(f"no model {model}: give {', '.join(DESIGNS)}")
-    episodes, deliveries = trace.episodes(arrow=True), trace.deliveries(arrow=True)
-    asked = demand(episodes, deliveries)
-    costs = costs_of(trace.episodes(), trace.deliveries())
+    asked = _demand(trace)
+    host = _host(trace, asked)
     own = trace.tables.model if trace.tables.model in DESIGNS else None
     cells = _cells(asked)
     traced = _of_trace(trace, cells)
-    host = Host(asked.cpus, trace.clock.hz, costs=replace(costs, flight_jitter_ns=JITTER * costs.flight_ns))
+    jittery = replace(host, costs=replace(host.costs, flight_jitter_ns=JITTER * host.costs.flight_ns))
     found: dict[str, list[_Means]] = {}
     models = [one for one in (own, model) if one is not None]
     for one in dict.fromkeys(models):
         for run in range(runs):
-            replay = Replay(asked, replace(host, model=one, seed=1 + run))
+            replay = Replay(asked, replace(jittery, model=one, seed=1 + run))
             replay.run()
             found.setdefault(one, []).append(_of_replay(replay, cells))
             progress(sum(map(len, found.values())), runs * len(set(models)))
     other = None
     if against is not None:
-        other = _of_trace(against, _cells(demand(against.episodes(arrow=True), against.deliveries(arrow=True))))
+        other = _of_trace(against, _cells(_demand(against)))
     predicted, replayed = found[model], found[own] if own is not None else None
 
     def line(key: object) -> Line:
@@ -118,7 +117,7 @@ def predict(
         runs,
         len(cells),
         asked.left_out,
-        costs,
+        host.costs,
         {phase: line(phase) for phase in PHASES},
         {cell: line(cell) for cell in sorted(set(cells.values()))},
     )
@@ -126,9 +125,8 @@ def predict(
 
 def emulated(trace: Trace, model: str) -> Emulation:
     """One replay with all its records, to be written. Raises as `predict` does."""
-    asked = demand(trace.episodes(arrow=True), trace.deliveries(arrow=True))
-    costs = costs_of(trace.episodes(), trace.deliveries())
-    replay = Replay(asked, Host(asked.cpus, trace.clock.hz, model=model, costs=costs), traced=True)
+    asked = _demand(trace)
+    replay = Replay(asked, replace(_host(trace, asked), model=model), traced=True)
     replay.run()
     return replay.emulation
 
@@ -148,6 +146,15 @@ def document(found: Prediction, path: str, against: str | None) -> dict[str, Any
         "phases": {name: asdict(line) for name, line in found.phases.items()},
         "cells": [{"mask": mask, "callers": callers} | asdict(line) for (mask, callers), line in found.cells.items()],
     }
+
+
+def _demand(trace: Trace) -> Demand:
+    return demand(trace.episodes(arrow=True), trace.deliveries(arrow=True))
+
+
+def _host(trace: Trace, asked: Demand) -> Host:
+    """A host like the traced one."""
+    return Host(asked.cpus, trace.clock.hz, costs=costs_of(trace.episodes(), trace.deliveries()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ class Design(ABC):
         self.trace = trace
         self.setup = machine.cycles(machine.costs.setup_ns)
         self.fill = machine.cycles(machine.costs.fill_ns)
-        self.noting = machine.cycles(machine.costs.trace_ns)
         self.check_in = machine.cycles(machine.costs.check_in_ns)
         machine.handlers[CALL_FUNCTION_VECTOR] = self.call_function_interrupt
 
@@ -41,21 +40,11 @@ class Design(ABC):
 
     def flush(self, cpu: Cpu, flush: Request) -> Activity:
         """The part of `flush_area_mask()` that concerns other CPUs, interrupts enabled: here it rides on a call."""
-        self.trace.start(cpu, flush)
-        yield from self.noted(cpu)
-        self.trace.send(cpu, flush)
-        yield from self.noted(cpu)
+        yield from self.trace.start(cpu, flush)
+        yield from self.trace.send(cpu, flush)
         carrier = Request(flush.initiator, flush.targets, flush.work, flush.answered, func=INVALIDATE_CB, carries=flush)
         yield from self.call(cpu, carrier)
-        self.trace.done(cpu, flush)
-        yield from self.noted(cpu)
-
-    def noted(self, cpu: Cpu) -> Activity:
-        """The time that the record just noted takes, where it takes any; that of ENTER counts as the function's."""
-        if self.noting:
-            enabled, cpu.interrupts = cpu.interrupts, False
-            yield self.noting
-            cpu.interrupts = enabled
+        yield from self.trace.done(cpu, flush)
 
     def run(self, cpu: Cpu, call: Request) -> Activity:
         """The function on a target, which answers before it where nobody waits for its end."""
@@ -66,18 +55,15 @@ class Design(ABC):
             self.trace.enter(cpu, call.carries)
         yield call.work(cpu.number)
         if call.carries is not None:
-            self.trace.exit(cpu, call.carries)
-            yield from self.noted(cpu)
-        self.trace.exit(cpu, call)
-        yield from self.noted(cpu)
+            yield from self.trace.exit(cpu, call.carries)
+        yield from self.trace.exit(cpu, call)
         if call.wait:
             yield from self.answer(cpu, call)
 
     def answer(self, cpu: Cpu, call: Request) -> Activity:
         """The target clears its bit, which one CPU at a time can do."""
-        now = cpu.machine.loop.now
-        call.line_free = max(call.line_free, now) + self.check_in
-        yield call.line_free - now
+        call.line_free = max(call.line_free, cpu.now) + self.check_in
+        yield call.line_free - cpu.now
         call.selected.discard(cpu.number)
         if not call.selected:
             call.answered.notify()

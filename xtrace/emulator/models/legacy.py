@@ -25,18 +25,15 @@ class Legacy(Design):
         machine.handlers[INVALIDATE_TLB_VECTOR] = self.invalidate_interrupt
 
     def call(self, cpu: Cpu, call: Request) -> Activity:
-        self.trace.start(cpu, call)
-        yield from self.noted(cpu)
+        yield from self.trace.start(cpu, call)
         yield self.setup
         yield from self.call_lock.acquire()
         self.call_data = call
         yield self.fill
-        self.trace.send(cpu, call)
-        yield from self.noted(cpu)
+        yield from self.trace.send(cpu, call)
         yield from self.ask(cpu, call)
         yield from self.wait_for(call)
-        self.trace.done(cpu, call)
-        yield from self.noted(cpu)
+        yield from self.trace.done(cpu, call)
         self.call_lock.release()
 
     def call_function_interrupt(self, cpu: Cpu) -> Activity:
@@ -45,18 +42,15 @@ class Legacy(Design):
             yield from self.run(cpu, call)
 
     def flush(self, cpu: Cpu, flush: Request) -> Activity:
-        self.trace.start(cpu, flush)
-        yield from self.noted(cpu)
+        yield from self.trace.start(cpu, flush)
         yield self.setup
         yield from self.flush_lock.acquire()
         self.flush_data = flush
         yield self.fill
-        self.trace.send(cpu, flush)
-        yield from self.noted(cpu)
+        yield from self.trace.send(cpu, flush)
         yield from self.machine.send(cpu, flush.targets, INVALIDATE_TLB_VECTOR)
         yield from self.wait_for(flush)
-        self.trace.done(cpu, flush)
-        yield from self.noted(cpu)
+        yield from self.trace.done(cpu, flush)
         self.flush_lock.release()
 
     def invalidate_interrupt(self, cpu: Cpu) -> Activity:

@@ -23,8 +23,7 @@ class Linux(Design):
         self.collect = machine.cycles(machine.costs.collect_ns)
 
     def call(self, cpu: Cpu, call: Request) -> Activity:
-        self.trace.start(cpu, call)
-        yield from self.noted(cpu)
+        yield from self.trace.start(cpu, call)
         yield self.setup
         yield self.fill
         others = [one for one in call.targets if one != cpu.number]
@@ -36,8 +35,7 @@ class Linux(Design):
                 idle.append(one)
             self.queues[one].append(call)
             yield self.enqueue
-        self.trace.send(cpu, call)
-        yield from self.noted(cpu)
+        yield from self.trace.send(cpu, call)
         yield from self.machine.send(cpu, idle, CALL_FUNCTION_VECTOR)
         if cpu.number in call.selected:
             cpu.interrupts = False
@@ -47,8 +45,7 @@ class Linux(Design):
             for one in others:
                 yield from self.own(cpu, one)
                 yield self.collect
-        self.trace.done(cpu, call)
-        yield from self.noted(cpu)
+        yield from self.trace.done(cpu, call)
 
     def own(self, cpu: Cpu, target: int) -> Activity:
         """Spin until this CPU's descriptor for the target is free."""

@@ -23,8 +23,7 @@ class Lockless(Design):
         self.publish_time = machine.cycles(machine.costs.publish_ns)
 
     def call(self, cpu: Cpu, call: Request) -> Activity:
-        self.trace.start(cpu, call)
-        yield from self.noted(cpu)
+        yield from self.trace.start(cpu, call)
         yield self.setup
         if cpu.number in self.call_data:
             # Only an asynchronous one can be unanswered still.
@@ -32,13 +31,11 @@ class Lockless(Design):
         yield self.fill
         self.publish(cpu, call)
         yield self.publish_time
-        self.trace.send(cpu, call)
-        yield from self.noted(cpu)
+        yield from self.trace.send(cpu, call)
         yield from self.ask(cpu, call)
         if call.wait:
             yield from self.wait_for(call)
-        self.trace.done(cpu, call)
-        yield from self.noted(cpu)
+        yield from self.trace.done(cpu, call)
 
     def publish(self, cpu: Cpu, call: Request) -> None:
         """From here on a target that is in its handler already can see the request."""

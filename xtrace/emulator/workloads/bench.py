@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal, get_args
 
+from xtrace.emulator.choices import Policy
 from xtrace.emulator.costs import MAX_NS
-from xtrace.emulator.host import Emulation
+from xtrace.emulator.host import Emulation, Host
 from xtrace.emulator.machine import Activity, Cpu
 from xtrace.emulator.workloads.occupation import Occupation, occupy
 from xtrace.errors import UsageError
 
-Policy = Literal["random", "contiguous", "aligned", "fixed"]
 Placement = Literal["spread", "first"]
 
 BENCH_FUNC: Final = 0xFFFF_82D0_4023_0F80
@@ -103,6 +103,13 @@ class Bench:
             emulation.start(number, self._calling(emulation, emulation.machine.cpus[number], thread), foreground=True)
         for index, number in enumerate(emulation.free_cpus()):
             occupy(emulation, number, index, self.targets)
+
+    def measured(self, host: Host) -> list[tuple[int, int]]:
+        """Run it alone on a host that is not traced: caller and cycles of each call, by the benchmark's own clock."""
+        emulation = Emulation(host, traced=False)
+        self.install(emulation)
+        emulation.run()
+        return emulation.measured
 
     def _calling(self, emulation: Emulation, cpu: Cpu, thread: int) -> Activity:
         machine, scheduler = emulation.machine, emulation.schedulers[cpu.number]
