@@ -47,10 +47,10 @@ def published(out: Console, found: Table) -> None:
     heads = ("published", "emulated", "95 % interval", "error") if known else ("emulated", "95 % interval")
     rows = new_table("CPUs in mask", "threads", *heads, left=0)
     for cell in found.cells:
-        interval = "–" if np.isnan(cell.low) else f"{_signed(cell.low)} … {_signed(cell.high)}"
-        shown = [_signed(cell.change), interval]
+        interval = "–" if np.isnan(cell.low) else f"{units.percent(cell.low)} … {units.percent(cell.high)}"
+        shown = [units.percent(cell.change), interval]
         if cell.published is not None and cell.error is not None:
-            shown = [_signed(cell.published), *shown, _signed(cell.error)]
+            shown = [units.percent(cell.published), *shown, units.percent(cell.error)]
         rows.add_row(str(cell.mask), str(cell.threads), *shown)
     out.print(rows)
     if found.rms_error is not None:
@@ -98,9 +98,4 @@ def _line(line: Line, heads: list[str]) -> list[str]:
 
 
 def _change(new: float, old: float) -> str:
-    return f"{_signed(100 * (new / old - 1))} %" if old > 0 else "–"
-
-
-def _signed(value: float) -> str:
-    shown = f"{value:+.1f}"
-    return "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", "−")
+    return f"{units.percent(100 * (new / old - 1))} %" if old > 0 else "–"

@@ -31,6 +31,14 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def percent(value: float | None) -> str:
+    """`+12.3`, `−4.5`, `0.0`; `–` for none."""
+    if value is None:
+        return "–"
+    shown = f"{value:+.1f}"
+    return "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", "−")
+
+
 def frequency(hz: int) -> str:
     """`2.5969 GHz`, `60.0 MHz`."""
     return f"{hz / 1e9:.4f} GHz" if hz >= 1e9 else f"{hz / 1e6:.2f} MHz"

@@ -5,21 +5,30 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from xtrace import __version__, cli_emulator
-from xtrace.cli_common import HzOption, TableFormat, TraceArgument, opened, print_json, say, warn
+from xtrace import __version__, cli_compare, cli_emulator
+from xtrace.cli_common import (
+    CpusOption,
+    FromOption,
+    HzOption,
+    TableFormat,
+    ToOption,
+    TraceArgument,
+    opened,
+    print_json,
+    say,
+    selection,
+    warn,
+)
 from xtrace.errors import XtraceError
-
-if TYPE_CHECKING:
-    from xtrace.selection import Selection
 
 app = typer.Typer(
     name="xtrace",
     help="What cross-CPU function calls and TLB flushes cost on a Xen host, from xentrace files.",
-    epilog="Exit codes: 0 done, 2 wrong usage, 3 nothing usable in the input.",
+    epilog="Exit codes: 0 done, 2 wrong usage, 3 nothing usable in the input, 5 and 6 compare --fail-on (see there).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -35,14 +44,6 @@ class RecordFormat(StrEnum):
     raw = "raw"
 
 
-CpusOption = Annotated[
-    str | None, typer.Option("--cpus", "--cpu", metavar="LIST", help="Only records of these CPUs: 0-3,8.")
-]
-FromOption = Annotated[
-    str | None,
-    typer.Option("--from", metavar="TIME", help="Only from this time on: 1.5 (seconds), 200ms, 35us, 120ns."),
-]
-ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only before this time.")]
 SymbolsOption = Annotated[
     str | None,
     typer.Option("--symbols", metavar="MAP", help="Names hypervisor functions: xen-syms.map, nm output."),
@@ -73,12 +74,12 @@ def analyze(
 
     With --cpus, --from or --to an episode counts when its initiator is one of the CPUs and it starts in the span.
     """
-    selection = _selection(cpus, from_, to)
-    with opened(trace, cpu_hz, symbols, once=not selection) as source:
+    part = selection(cpus, from_, to)
+    with opened(trace, cpu_hz, symbols, once=not part) as source:
         from xtrace.summary import analysis, breakdown, choose
 
-        chosen = choose(source, selection)
-        document = analysis(source, selection, chosen)
+        chosen = choose(source, part)
+        document = analysis(source, part, chosen)
         warn(source)
         if format_ is TableFormat.json:
             print_json(document)
@@ -128,30 +129,21 @@ def dump(
     """Print records of all CPUs in order of time, names and fields decoded."""
     from xtrace.selection import parse_events, parse_numbers
 
-    selection = _selection(cpus, from_, to)
+    part = selection(cpus, from_, to)
     events = None if event is None else parse_events(event)
     domains = None if domain is None else parse_numbers(domain, "--domain", 0xFFFF)
     with opened(trace, cpu_hz, symbols, once=False) as source:
         from xtrace.reports import records
 
-        for lines in records.lines(source, format_.value, selection, events, domains):
+        for lines in records.lines(source, format_.value, part, events, domains):
             if lines:
                 sys.stdout.write("\n".join(lines) + "\n")
         warn(source)
 
 
+app.command(epilog="Example: xtrace compare old/*.bin vs new/*.bin --html report.html")(cli_compare.compare)
 app.add_typer(cli_emulator.app, name="emulate")
 app.command(epilog="Example: xtrace whatif legacy.bin --model lockless --against lockless.bin")(cli_emulator.whatif)
-
-
-def _selection(cpus: str | None, from_: str | None, to: str | None) -> Selection:
-    from xtrace.selection import Selection, parse_cpus, parse_time
-
-    return Selection(
-        None if cpus is None else parse_cpus(cpus),
-        None if from_ is None else parse_time(from_, "--from"),
-        None if to is None else parse_time(to, "--to"),
-    )
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -15,6 +15,7 @@ import typer
 from xtrace.errors import UsageError
 
 if TYPE_CHECKING:
+    from xtrace.selection import Selection
     from xtrace.trace import Trace
 
 
@@ -33,6 +34,18 @@ HzOption = Annotated[
     str | None,
     typer.Option("--cpu-hz", metavar="HZ", help="TSC frequency of the traced host: 2596.1M, 2.4G or plain Hz."),
 ]
+CpusOption = Annotated[
+    str | None, typer.Option("--cpus", "--cpu", metavar="LIST", help="Only records of these CPUs: 0-3,8.")
+]
+FromOption = Annotated[
+    str | None,
+    typer.Option("--from", metavar="TIME", help="Only from this time on: 1.5 (seconds), 200ms, 35us, 120ns."),
+]
+ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only before this time.")]
+HtmlOption = Annotated[
+    str | None, typer.Option("--html", metavar="OUT.html", help="Write a report: one page that needs nothing else.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 
 
 MAX_HZ_DIGITS = 30
@@ -123,6 +136,17 @@ class _Progress:
             self._bar.reset(self._task, total=total)
         self._done = done
         self._bar.update(self._task, completed=done)
+
+
+def selection(cpus: str | None, from_: str | None, to: str | None) -> Selection:
+    """What the options --cpus, --from and --to mean. Raises UsageError."""
+    from xtrace.selection import Selection, parse_cpus, parse_time
+
+    return Selection(
+        None if cpus is None else parse_cpus(cpus),
+        None if from_ is None else parse_time(from_, "--from"),
+        None if to is None else parse_time(to, "--to"),
+    )
 
 
 SHOWN_SKIPS = 5

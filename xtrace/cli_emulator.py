@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from xtrace.cli_common import HzOption, TableFormat, TraceArgument, opened, print_json, warn, work_progress
+from xtrace.cli_common import ForceOption, HzOption, TableFormat, TraceArgument, opened, print_json, warn, work_progress
 from xtrace.emulator.choices import IpiMode, Model, Policy, Records
 from xtrace.errors import UsageError
 from xtrace.parsers.vendor import Vendor
@@ -47,7 +47,6 @@ RecordsOption = Annotated[
     Records, typer.Option("--records", help="all; smp: only the tracepoints; stock: all but the tracepoints.")
 ]
 RingOption = Annotated[int, typer.Option("--ring-pages", metavar="N", help="4 KiB pages in each CPU's trace buffer.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 
 
 @app.command(epilog="Example: xtrace emulate bench --model legacy --cpus 8 --threads 4 --mask 4 -o legacy.bin")
@@ -255,9 +254,10 @@ REPLAY_RING_PAGES = 1024
 
 
 def _check(output: str, force: bool) -> None:
-    from xtrace.emulator.output import check
+    from xtrace.emulator.output import paths
+    from xtrace.output import check
 
-    check(output, force=force)
+    check(*paths(output), force=force)
 
 
 def _emulate(plan: Plan, output: str, records: Records, force: bool) -> None:

@@ -3,7 +3,9 @@
 XtraceError                 1   the root; never raised itself
 ├── UsageError              2   an option or argument that cannot be used
 ├── InputError              3   a file that cannot be read, or holds nothing usable
-└── MissingEventsError      4   a question the trace holds no events for
+├── MissingEventsError      4   a question the trace holds no events for
+├── RegressionError         5   `compare --fail-on`: a figure grew more than it may
+└── UnjudgedError           6   `compare --fail-on`: the traces cannot tell
 """
 
 from __future__ import annotations
@@ -31,3 +33,15 @@ class MissingEventsError(XtraceError):
     """A question about events that the trace does not hold."""
 
     exit_code = 4
+
+
+class RegressionError(XtraceError):
+    """A comparison found what `--fail-on` forbids."""
+
+    exit_code = 5
+
+
+class UnjudgedError(XtraceError):
+    """A rule of `--fail-on` that the traces cannot decide."""
+
+    exit_code = 6

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from xtrace.emulator import truth
 from xtrace.emulator.choices import Records
 from xtrace.emulator.host import Emulation
 from xtrace.emulator.rings import Tool, capture
 from xtrace.emulator.writer import file_bytes
-from xtrace.errors import InputError, UsageError
+from xtrace.output import whole
 from xtrace.parsers import smp
 
 _SMP: Final = frozenset(event.event_id for event in smp.EVENTS)
@@ -42,18 +38,6 @@ def paths(path: str) -> tuple[Path, Path, Path]:
     trace = Path(path)
     stem = trace.with_suffix("") if trace.suffix == ".bin" else trace
     return trace, Path(f"{stem}.episodes.parquet"), Path(f"{stem}.deliveries.parquet")
-
-
-def check(path: str, *, force: bool) -> None:
-    """Raise UsageError where a file is in the way, before any work is done."""
-    for one in paths(path):
-        if one.is_dir():
-            raise UsageError(f"{one}: a directory; give a file name")
-        if one.exists() and not force:
-            raise UsageError(f"{one}: exists already; give --force to replace it")
-    parent = Path(path).parent
-    if not parent.is_dir():
-        raise UsageError(f"{parent}: no such directory")
 
 
 def made(emulation: Emulation, tool: Tool, records: Records) -> tuple[bytes, truth.Truth, int, int]:
@@ -85,34 +69,10 @@ def write(emulation: Emulation, path: str, tool: Tool, records: Records) -> Writ
 
     content, tables, count, lost = made(emulation, tool, records)
     trace, episodes, deliveries = paths(path)
-    with _whole(episodes) as file:
+    with whole(episodes) as file:
         pq.write_table(tables.episodes, file, compression="zstd")
-    with _whole(deliveries) as file:
+    with whole(deliveries) as file:
         pq.write_table(tables.deliveries, file, compression="zstd")
-    with _whole(trace) as file:
+    with whole(trace) as file:
         file.write(content)
     return Written(trace, episodes, deliveries, count, len(content), lost)
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name once all of it is written."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
-                yield file
-                file.flush()
-                _give_usual_mode(file.fileno())
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def _give_usual_mode(descriptor: int) -> None:
-    """The mode that any new file would have; temporary ones are private."""
-    mask = os.umask(0)
-    os.umask(mask)
-    os.fchmod(descriptor, 0o666 & ~mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +43,19 @@ def overlapping(some: Steps) -> NDArray[np.bool_]:
     found = np.zeros(len(some.start), np.bool_)
     for _, rows in rows_by(some.track >> TRACK_BITS):
         mine = rows[some.complete[rows]]
-        mine = mine[np.argsort(some.send[mine], kind="stable")]
-        send, done = some.send[mine], some.done[mine]
-        meets = np.zeros(len(mine), np.bool_)
-        meets[1:] |= send[1:] <= np.maximum.accumulate(done)[:-1]
-        meets[:-1] |= send[1:] <= done[:-1]
-        found[mine] = meets
+        found[mine] = meets(some.send[mine], some.done[mine])
+    return found
+
+
+def meets(begin: NDArray[Any], end: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which of these spans, ends included, intersect another."""
+    order = np.argsort(begin, kind="stable")
+    first, last = begin[order], end[order]
+    found = np.zeros(len(order), np.bool_)
+    found[1:] |= first[1:] <= np.maximum.accumulate(last)[:-1]
+    found[:-1] |= first[1:] <= last[:-1]
+    # In the order given.
+    found[order] = found.copy()
     return found
 
 

@@ -1,0 +1,111 @@
+"""The command `xtrace compare`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from typing import Annotated, Literal
+
+import typer
+
+from xtrace.cli_common import (
+    CpusOption,
+    ForceOption,
+    FromOption,
+    HtmlOption,
+    HzOption,
+    ToOption,
+    opened,
+    print_json,
+    selection,
+    warn,
+)
+from xtrace.errors import RegressionError, UnjudgedError, UsageError
+
+SEPARATOR = "vs"
+
+Format = Literal["table", "json", "markdown"]
+
+
+def compare(
+    traces: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BEFORE… [vs] AFTER…",
+            help="Two traces, before and after; or several a side with the word vs between the sides.",
+        ),
+    ],
+    symbols_before: Annotated[
+        str | None, typer.Option("--symbols-before", metavar="MAP", help="Names functions of BEFORE: nm output.")
+    ] = None,
+    symbols_after: Annotated[
+        str | None, typer.Option("--symbols-after", metavar="MAP", help="Names functions of AFTER: nm output.")
+    ] = None,
+    cpu_hz: HzOption = None,
+    cpus: CpusOption = None,
+    from_: FromOption = None,
+    to: ToOption = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option("--fail-on", metavar="RULE", help="Exit with 5 where this holds: 'flush.total.p99>+5%'."),
+    ] = None,
+    html: HtmlOption = None,
+    force: ForceOption = False,
+    format_: Annotated[Format, typer.Option("--format", help="How to print; markdown is plain ASCII.")] = "table",
+) -> None:
+    """Say what changed between two hypervisors: the grid of the cover letter, phases, quantiles, overlap, who waits.
+
+    Calls that carry a flush are compared with flushes. The other options go for all traces.
+    """
+    before, after = sides(traces)
+    chosen = selection(cpus, from_, to)
+    if html is not None:
+        from xtrace.output import check
+
+        check(html, force=force)
+    from xtrace import compare as comparing
+    from xtrace import gate
+    from xtrace.sides import Run
+
+    rules = [gate.parse_rule(text) for text in fail_on or []]
+    with ExitStack() as stack:
+        runs: list[list[Run]] = []
+        for side, symbols in ((before, symbols_before), (after, symbols_after)):
+            runs.append([])
+            for path in side:
+                trace = stack.enter_context(opened(path, cpu_hz, symbols, once=html is None))
+                runs[-1].append(Run.of(trace, chosen))
+                warn(trace)
+        found = comparing.compare(*runs)
+        judged = tuple(gate.judge(found, rule) for rule in rules)
+        if format_ == "json":
+            document = comparing.document(found)
+            print_json(document | {"rules": [{"failed": one.failed, "sentence": one.sentence} for one in judged]})
+        else:
+            from xtrace.reports import comparison, terminal
+
+            if format_ == "markdown":
+                sys.stdout.write(comparison.markdown(found, judged))
+            else:
+                comparison.show(terminal.console(), found, judged)
+    broken = [one.sentence for one in judged if one.failed]
+    if broken:
+        raise RegressionError(broken[0])
+    unknown = [one.sentence for one in judged if one.failed is None]
+    if unknown:
+        raise UnjudgedError(unknown[0])
+
+
+def sides(traces: list[str]) -> tuple[list[str], list[str]]:
+    """The traces before and after the word `vs`; two need none. Raises UsageError."""
+    if traces.count(SEPARATOR) == 1:
+        place = traces.index(SEPARATOR)
+        before, after = traces[:place], traces[place + 1 :]
+        if before and after:
+            return before, after
+    elif len(traces) == 2:
+        return traces[:1], traces[1:]
+    raise UsageError(
+        "compare: give two traces, before and after, or several with vs between the sides: "
+        "xtrace compare old/*.bin vs new/*.bin"
+    )
