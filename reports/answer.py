@@ -16,9 +16,7 @@ LAST_BY: Final = 1.1
 
 
 def answer(found: Comparison) -> tuple[str, ...]:
-    """The sentences, for calls and then for flushes; one that says so where nothing can be compared."""
-    if not found.kinds:
-        return ("The two sides have no complete calls and no complete flushes in common: there is nothing to compare.",)
+    """The sentences, for the kind first that cost most."""
     return tuple(sentence for one in found.kinds.values() for sentence in _of_kind(one))
 
 

@@ -61,7 +61,7 @@ def sheets(one: KindComparison) -> Iterator[Sheet]:
     paid = one.metrics["paid"]
     quantiles = tuple(Line((name, *_change(figure)), figure.verdict) for name, figure in paid.items())
     yield Sheet(f"What callers paid for {nouns}", ("", *CHANGE_HEADS), quantiles)
-    yield Sheet(f"All {nouns}", ("", "before", "after"), tuple(map(Line, _totals(one.before, one.after))))
+    yield Sheet(f"All {nouns}", ("", "before", "after"), tuple(map(Line, totals(one.before, one.after))))
     if one.contest is not None:
         yield contest(one.contest, nouns)
     if len(one.works) > 1:
@@ -158,7 +158,8 @@ def _rows(what: str, rows: tuple[Row, ...], nouns: str) -> Sheet:
     )
 
 
-def _totals(old: Totals, new: Totals) -> Iterator[tuple[str, ...]]:
+def totals(old: Totals, new: Totals) -> Iterator[tuple[str, ...]]:
+    """Lines of name, before and after: how many, how they overlap, what they cost together."""
     sides = (old, new)
 
     def line(name: str, *texts: str) -> tuple[str, ...]:
@@ -204,9 +205,8 @@ def show(out: Console, found: Comparison, judged: tuple[Judgement, ...]) -> None
     for one in found.kinds.values():
         for sheet in sheets(one):
             _print(out, sheet)
-    if found.kinds:
-        out.print()
-        out.print(Text(LEGEND, style="dim"))
+    out.print()
+    out.print(Text(LEGEND, style="dim"))
     for one_judged in judged:
         style = {True: "bold red", False: "green", None: "yellow"}[one_judged.failed]
         out.print(Text(one_judged.sentence, style=style))

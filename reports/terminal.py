@@ -18,6 +18,7 @@ PIPE_WIDTH = 110
 BAR_WIDTH = 40
 MAX_ROWS = 10
 MAX_SKIPS = 8
+TITLES = {"call": "Function calls", "flush": "TLB flushes"}
 
 NO_EVIDENCE = {
     "svm": "A stock AMD (SVM) trace names no interrupt vector, so calls and flushes cannot even be guessed at.",
@@ -104,7 +105,7 @@ def _kind(out: Console, kind: str, summary: dict[str, Any], breakdown: Breakdown
     plural = {"call": "calls", "flush": "flushes"}[kind]
     out.print()
     out.rule(
-        Text({"call": "Function calls", "flush": "TLB flushes"}[kind], style="bold"),
+        Text(TITLES[kind], style="bold"),
         align="left",
         style="dim",
     )

@@ -32,10 +32,10 @@ def count(value: float) -> str:
 
 
 def percent(value: float | None) -> str:
-    """`+12.3`, `−4.5`, `0.0`; `–` for none."""
+    """`+12.3`, `−4.5`, `0.0`, `+1,234`; `–` for none."""
     if value is None:
         return "–"
-    shown = f"{value:+.1f}"
+    shown = f"{value:+,.0f}" if abs(value) >= 1000 else f"{value:+.1f}"
     return "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", "−")
 
 

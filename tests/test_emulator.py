@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import Sample
+from printed import HZ, PRINTED_NS
 from scipy.stats import linregress
 
 import xtrace
@@ -28,21 +29,6 @@ from xtrace.emulator.workloads.bench import Bench, Masks
 from xtrace.emulator.workloads.evacuate import PAGES_DIRTIED, Evacuate
 from xtrace.errors import UsageError
 from xtrace.trace import Trace
-
-HZ = 60_000_000
-
-PRINTED_NS = {
-    (1, 1): (542_466, 534_304),
-    (1, 2): (1_061_008, 602_790),
-    (1, 4): (2_119_167, 727_440),
-    (2, 1): (543_075, 534_099),
-    (2, 2): (1_060_023, 745_423),
-    (2, 4): (2_119_170, 1_037_573),
-    (4, 1): (543_124, 534_663),
-    (4, 2): (1_051_767, 907_822),
-    (4, 4): (2_104_278, 1_493_673),
-}
-"""CPUs in the mask, callers → mean time of a call, legacy and lockless, which the bench8 hypervisors printed."""
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,21 @@ import typer
 from xtrace import __version__, cli_compare, cli_emulator
 from xtrace.cli_common import (
     CpusOption,
+    ForceOption,
     FromOption,
+    HtmlOption,
     HzOption,
     TableFormat,
     ToOption,
     TraceArgument,
+    check_html,
     opened,
     print_json,
     say,
     selection,
     warn,
+    warnings,
+    write_html,
 )
 from xtrace.errors import XtraceError
 
@@ -68,6 +73,8 @@ def analyze(
     cpus: CpusOption = None,
     from_: FromOption = None,
     to: ToOption = None,
+    html: HtmlOption = None,
+    force: ForceOption = False,
     format_: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
 ) -> None:
     """Say what calls and flushes cost: how many, how long, in which phase, by whom.
@@ -75,18 +82,29 @@ def analyze(
     With --cpus, --from or --to an episode counts when its initiator is one of the CPUs and it starts in the span.
     """
     part = selection(cpus, from_, to)
-    with opened(trace, cpu_hz, symbols, once=not part) as source:
+    check_html(html, force)
+    with opened(trace, cpu_hz, symbols, once=not part and html is None) as source:
         from xtrace.summary import analysis, breakdown, choose
 
         chosen = choose(source, part)
         document = analysis(source, part, chosen)
         warn(source)
+        kinds = {}
+        if html is not None or format_ is TableFormat.table:
+            kinds = {kind: breakdown(one, kind) for kind, one in chosen.items() if len(one.complete)}
+        if html is not None:
+            from xtrace.provenance import provenance
+            from xtrace.reports import analysis_page
+
+            options = {"--cpu-hz": cpu_hz, "--cpus": cpus, "--from": from_, "--to": to}
+            origin = provenance([("trace", trace), ("symbols", symbols)], options)
+            alerts = tuple(warnings(source))
+            write_html(html, analysis_page.of_trace(source, part, document, kinds, alerts, origin))
         if format_ is TableFormat.json:
             print_json(document)
             return
         from xtrace.reports import terminal
 
-        kinds = {kind: breakdown(one, kind) for kind, one in chosen.items() if len(one.complete)}
         terminal.analysis(terminal.console(), document, kinds, source.lost_by_cpu)
 
 

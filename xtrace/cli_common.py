@@ -15,6 +15,7 @@ import typer
 from xtrace.errors import UsageError
 
 if TYPE_CHECKING:
+    from xtrace.reports.page import Page
     from xtrace.selection import Selection
     from xtrace.trace import Trace
 
@@ -154,16 +155,42 @@ SHOWN_SKIPS = 5
 
 def warn(trace: Trace) -> None:
     """On standard error: what a reader of the figures must know and might not look for."""
+    for warning in warnings(trace):
+        say(f"warning: {warning}")
+
+
+def warnings(trace: Trace) -> Iterator[str]:
+    """What a reader of the figures must know and might not look for."""
     for skip in trace.survey.skips[:SHOWN_SKIPS]:
         what = f"{skip.length} bytes skipped" if skip.length else "nothing skipped"
-        say(f"warning: {trace.reader.name}, byte {skip.offset}: {what}: {skip.reason}")
+        yield f"{trace.reader.name}, byte {skip.offset}: {what}: {skip.reason}"
     more = len(trace.survey.skips) - SHOWN_SKIPS
     if more > 0:
-        say(f"warning: {more} more damaged places; `xtrace info` lists them")
+        yield f"{more} more damaged places; `xtrace info` lists them"
     if trace.survey.captures > 1:
-        say(f"warning: {trace.survey.captures} captures one behind the other: a CPU's clock starts over")
+        yield f"{trace.survey.captures} captures one behind the other: a CPU's clock starts over"
     if trace.clock.source == "default":
-        say(f"warning: CPU frequency not known, {trace.clock.hz / 1e9:g} GHz assumed; give --cpu-hz (see `xl info`)")
+        yield f"CPU frequency not known, {trace.clock.hz / 1e9:g} GHz assumed; give --cpu-hz (see `xl info`)"
+
+
+def check_html(path: str | None, force: bool) -> None:
+    """Raise UsageError where a report cannot be written, before any work is done."""
+    if path is not None:
+        from xtrace.output import check
+
+        check(path, force=force)
+
+
+def write_html(path: str, page: Page) -> None:
+    """Write a report, whole or not at all, and say where. Raises InputError where it cannot be written."""
+    from pathlib import Path
+
+    from xtrace.output import whole
+    from xtrace.reports.page import render
+
+    with whole(Path(path)) as file:
+        file.write(render(page).encode())
+    say(f"report: {path}")
 
 
 def say(text: str) -> None:

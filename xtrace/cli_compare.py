@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,14 +15,20 @@ from xtrace.cli_common import (
     HtmlOption,
     HzOption,
     ToOption,
+    check_html,
     opened,
     print_json,
     selection,
     warn,
+    write_html,
 )
 from xtrace.errors import RegressionError, UnjudgedError, UsageError
 
+if TYPE_CHECKING:
+    from xtrace.trace import Trace
+
 SEPARATOR = "vs"
+WORST_LANES = 2
 
 Format = Literal["table", "json", "markdown"]
 
@@ -59,25 +65,39 @@ def compare(
     """
     before, after = sides(traces)
     chosen = selection(cpus, from_, to)
-    if html is not None:
-        from xtrace.output import check
-
-        check(html, force=force)
+    check_html(html, force)
     from xtrace import compare as comparing
     from xtrace import gate
     from xtrace.sides import Run
 
     rules = [gate.parse_rule(text) for text in fail_on or []]
     with ExitStack() as stack:
+        sources: list[list[Trace]] = []
         runs: list[list[Run]] = []
         for side, symbols in ((before, symbols_before), (after, symbols_after)):
+            sources.append([])
             runs.append([])
             for path in side:
                 trace = stack.enter_context(opened(path, cpu_hz, symbols, once=html is None))
+                sources[-1].append(trace)
                 runs[-1].append(Run.of(trace, chosen))
                 warn(trace)
         found = comparing.compare(*runs)
         judged = tuple(gate.judge(found, rule) for rule in rules)
+        if html is not None:
+            from xtrace.provenance import provenance
+            from xtrace.reports import comparison_page
+            from xtrace.swimlanes import worst_of
+
+            files = [("before", path) for path in before] + [("after", path) for path in after]
+            maps = [("symbols before", symbols_before), ("symbols after", symbols_after)]
+            options = {"--cpu-hz": cpu_hz, "--cpus": cpus, "--from": from_, "--to": to, "--fail-on": fail_on}
+            lanes = [
+                (name, lane)
+                for name, side in zip(("before", "after"), sources, strict=True)
+                for lane in worst_of(side[0], chosen, WORST_LANES)
+            ]
+            write_html(html, comparison_page.page(found, runs[0], runs[1], lanes, provenance([*files, *maps], options)))
         if format_ == "json":
             document = comparing.document(found)
             print_json(document | {"rules": [{"failed": one.failed, "sentence": one.sentence} for one in judged]})

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from xtrace.callers import BLOCK_NS
 from xtrace.comparable import Work, alerts, work_done
 from xtrace.episodes.relations import meets
+from xtrace.errors import MissingEventsError
 from xtrace.sides import Costs, Kind, Run, costs, kinds
 from xtrace.statistics import (
     MIN_BLOCKS,
@@ -155,12 +156,17 @@ class Comparison:
 
 
 def compare(before: Sequence[Run], after: Sequence[Run]) -> Comparison:
-    """Compare two sides, of one or more runs each."""
+    """Compare two sides, of one or more runs each. Raises MissingEventsError where they have nothing in common."""
     found: dict[Kind, KindComparison] = {}
     for kind in kinds():
         old, new = costs(before, kind), costs(after, kind)
         if len(old.episodes) and len(new.episodes):
             found[kind] = _compared(kind, old, new)
+    if not found:
+        raise MissingEventsError(
+            f"nothing to compare: before has {_held(before)}, after has {_held(after)}; "
+            "trace hypervisors with the tracepoints (docs/tracepoints.md)"
+        )
     # What cost most comes first.
     found = dict(sorted(found.items(), key=lambda item: -item[1].before.paid_ns - item[1].after.paid_ns))
     return Comparison(
@@ -169,6 +175,11 @@ def compare(before: Sequence[Run], after: Sequence[Run]) -> Comparison:
         alerts(before, after, found),
         found,
     )
+
+
+def _held(runs: Sequence[Run]) -> str:
+    counts = {kind: sum(run.document["episodes"][kind]["complete"] for run in runs) for kind in kinds()}
+    return f"{counts['call']} complete calls and {counts['flush']} complete flushes"
 
 
 def document(found: Comparison) -> dict[str, Any]:
@@ -211,7 +222,7 @@ def document(found: Comparison) -> dict[str, Any]:
 
 
 def _compared(kind: Kind, old: Costs, new: Costs) -> KindComparison:
-    cells = _grid(old, new)
+    cells = grid(old, new)
     return KindComparison(
         kind,
         _totals(old),
@@ -246,7 +257,7 @@ def _cell_of(side: Costs) -> NDArray[np.int64]:
     return _bucket(side.episodes["mask"].to_numpy()) << 8 | _bucket(side.episodes["callers"].to_numpy())
 
 
-def _grid(old: Costs, new: Costs) -> tuple[Cell, ...]:
+def grid(old: Costs, new: Costs) -> tuple[Cell, ...]:
     """All cells that a side has, by mask and then by callers."""
     of_old, of_new = _cell_of(old), _cell_of(new)
     places, changes = [], []
@@ -330,14 +341,19 @@ def _contest(old: Costs, new: Costs, cells: Sequence[Cell]) -> Contest | None:
     return Contest(cell.mask, cell.callers, *sides)
 
 
-def _callers_of(side: Costs, cell: Cell) -> Iterator[CallerOfSide]:
+def contested(side: Costs, cell: Cell | Contest) -> NDArray[np.int64]:
+    """Rows of a side's episodes that are in a cell of the grid and began while all its callers were at work."""
     rows = side.episodes
     inside = rows["mask"].between(cell.mask.low, cell.mask.high) & rows["callers"].between(
         cell.callers.low, cell.callers.high
     )
     chosen = np.flatnonzero(inside)
-    chosen = chosen[while_all_call(rows.iloc[chosen])]
-    initiator = rows["initiator"].to_numpy()[chosen]
+    return chosen[while_all_call(rows.iloc[chosen])]
+
+
+def _callers_of(side: Costs, cell: Cell) -> Iterator[CallerOfSide]:
+    chosen = contested(side, cell)
+    initiator = side.episodes["initiator"].to_numpy()[chosen]
     for cpu in np.unique(initiator).tolist():
         sample = side.sample("paid_ns", chosen[initiator == cpu])
         yield CallerOfSide(

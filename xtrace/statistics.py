@@ -23,6 +23,8 @@ MIN_RUNS: Final = 5
 BLOCKS: Final = 16
 MIN_BLOCKS: Final = 8
 QUANTILE_BINS: Final = 1024
+FARTHEST: Final = float(np.log(1e6))
+"""No interval of a ratio reaches further than a million times: next to nothing is known then, and it stays a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,17 @@ class Change:
 
     @property
     def verdict(self) -> Verdict:
-        """Faster or slower only where the rank test and the interval of the mean agree that there is a change."""
-        if self.p is None or self.low is None or self.high is None:
+        """Faster or slower only where the rank test and the interval of the mean agree that there is a change.
+
+        From zero or to zero there is no change in per cent, and the rank test decides alone.
+        """
+        if self.p is None:
             return "too few"
-        if self.p >= LEVEL or self.low <= 0 <= self.high:
+        if self.p >= LEVEL:
+            return "no change"
+        if self.low is None or self.high is None:
+            return "faster" if (self.effect or 0) < 0 else "slower"
+        if self.low <= 0 <= self.high:
             return "no change"
         return "faster" if self.high < 0 else "slower"
 
@@ -222,6 +231,7 @@ def _interval_of_ratio(old: _Units, new: _Units) -> tuple[float, float] | tuple[
     with np.errstate(invalid="ignore"):
         deviation = new_draws - old_draws - ratio
     low, high = _studentized(ratio, error, deviation, np.hypot(old_errors, new_errors))
+    low, high = np.clip((low, high), -FARTHEST, FARTHEST).tolist()
     return 100 * float(np.expm1(low)), 100 * float(np.expm1(high))
 
 
