@@ -34,7 +34,7 @@ EPISODE_COLUMNS: Final = (
     "parent",
     "complete",
 )
-WORST_LANES: Final = 3
+WORST_LANES: Final = 2
 SPREAD: Final = ("mean", "p50", "p90", "p99", "max")
 
 
@@ -123,10 +123,8 @@ def answer(document: dict[str, Any], kinds: Mapping[str, Breakdown]) -> Iterator
             f"{units.time(total['max'])} at worst."
         )
         wait = (one.phases["lock wait"]["mean"] or 0.0) / (total["mean"] or 1.0)
-        yield (
-            f"{100 * wait:.0f} % of that was lock wait; {units.count(summary['overlapping'])} overlapped another in "
-            "flight."
-        )
+        overlapping = units.count(summary["overlapping"]) if summary["overlapping"] else "none"
+        yield f"{100 * wait:.0f} % of that was lock wait; {overlapping} overlapped another in flight."
         longest = max(summary["fairness"]["initiators"], key=lambda row: row["mean"])
         if len(summary["fairness"]["initiators"]) > 1:
             yield (

@@ -56,7 +56,7 @@ def ecdf(sides: Mapping[str, pd.DataFrame], kind: Kind = "call", column: str = "
     """Share of complete episodes that took at most so long, one line a side, on a logarithmic axis of time."""
     with style():
         figure, axes = _one()
-        for (name, episodes), colour in zip(sides.items(), COLOURS, strict=False):
+        for (name, episodes), colour in zip(sides.items(), _colours(sides), strict=False):
             values = _times(episodes, kind, column)
             if len(values):
                 share = np.linspace(0, 1, min(POINTS, max(len(values), 2)))
@@ -87,7 +87,7 @@ def histogram(sides: Mapping[str, pd.DataFrame], kind: Kind = "call", column: st
             low, high = every.min(), every.max()
             edges = np.geomspace(low, max(high, low * 1.1), BINS + 1)
             edges[-1] *= 1 + 1e-9
-            for (name, mine), colour in zip(values.items(), COLOURS, strict=False):
+            for (name, mine), colour in zip(values.items(), _colours(sides), strict=False):
                 count = np.histogram(mine, edges)[0]
                 axes.stairs(count, edges, color=colour, label=name, fill=True, alpha=0.25)
                 axes.stairs(count, edges, color=colour)
@@ -163,7 +163,7 @@ def timeline(sides: Mapping[str, pd.DataFrame], kind: Kind = "call") -> Figure:
             axes.set_title(name, loc="left")
             axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         if len(panels):
-            figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+            _legend_above(figure, panels[0])
             panels[-1].set_xlabel("seconds")
         figure.supylabel(f"{NAMES[kind]}, mean", fontsize=STYLE["font.size"])
     return figure
@@ -181,7 +181,7 @@ def waits_by_cpu(sides: Mapping[str, pd.DataFrame], kind: Kind = "call", column:
         axes = figure.add_subplot()
         place = {cpu: x for x, cpu in enumerate(cpus)}
         width = 0.7 / max(len(sides), 1)
-        for index, ((name, one), colour) in enumerate(zip(rows.items(), COLOURS, strict=False)):
+        for index, ((name, one), colour) in enumerate(zip(rows.items(), _colours(sides), strict=False)):
             if not len(one):
                 continue
             by_cpu = one.groupby("initiator")[column]
@@ -202,8 +202,7 @@ def waits_by_cpu(sides: Mapping[str, pd.DataFrame], kind: Kind = "call", column:
         axes.set_xticks(range(0, len(cpus), step), [str(cpu) for cpu in cpus[::step]])
         axes.set_xlabel("initiating CPU")
         axes.set_ylabel(_column_name(column))
-        if cpus:
-            figure.legend(loc="outside upper center", ncols=2)
+        _legend_above(figure, axes)
     return figure
 
 
@@ -224,7 +223,7 @@ def phases(sides: Mapping[str, pd.DataFrame], kind: Kind = "call") -> Figure:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.time(value)))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(f"mean total of {NAMES[kind]}")
-        figure.legend(loc="outside upper center", ncols=2)
+        _legend_above(figure, axes)
     return figure
 
 
@@ -267,8 +266,12 @@ def swimlane(lanes: Swimlane) -> Figure:
         axes.set_xlim(0, (lanes.to_ns - lanes.from_ns) / 1e3)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.time(1e3 * value)))
         axes.grid(axis="y", visible=False)
-        figure.legend(loc="outside upper center", ncols=7)
+        _legend_above(figure, axes, columns=7)
     return figure
+
+
+def _colours(sides: Mapping[str, object]) -> tuple[str, ...]:
+    return COLOURS if len(sides) > 1 else (AFTER,)
 
 
 def _one() -> tuple[Figure, Axes]:
@@ -328,3 +331,10 @@ def _column_name(column: str) -> str:
 def _legend(axes: Axes, count: int) -> None:
     if count > 1:
         axes.legend(loc="best")
+
+
+def _legend_above(figure: Figure, axes: Axes, columns: int = 2) -> None:
+    """What the marks mean, where there are any."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns)

@@ -24,7 +24,7 @@ MAX_ROWS: Final = 500
 
 def picture(figure: Figure, name: str, title: str, caption: str, *, wide: bool = False) -> Picture:
     """A figure with its caption."""
-    return Picture(title, caption, inline(figure, name, f"{title}. {caption}"), wide)
+    return Picture(title, caption, inline(figure, f"figure-{name}", f"{title}. {caption}"), wide)
 
 
 def time(ns: float | None) -> Cell:

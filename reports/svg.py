@@ -11,6 +11,8 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from xtrace.reports import units
+
 INK: Final = "#1b1e23"
 GRID: Final = "#c8ced7"
 BEFORE: Final = "#b85c00"
@@ -99,4 +101,5 @@ def inline(figure: Figure, name: str, title: str) -> str:
         rf'<svg viewBox="\1" role="img" aria-labelledby="{name}-title"><title id="{name}-title">{escape(title)}</title>'
     )
     text = _ROOT.sub(lambda match: match.expand(head.replace("\\", r"\\").replace(r"\\1", r"\1")), text, count=1)
-    return re.sub(r"\n\s*", "\n", text).strip()
+    lines = (units.printable(line.strip()) for line in text.splitlines())
+    return "\n".join(line for line in lines if line)

@@ -72,10 +72,17 @@ def swimlanes(episodes: pd.DataFrame, deliveries: pd.DataFrame, numbers: Sequenc
 
 
 def worst(episodes: pd.DataFrame, count: int) -> list[int]:
-    """The numbers of the complete episodes that took longest; of a flush and the call that carries it, the flush."""
+    """The numbers of the complete calls and flushes that took longest, so many of each, those of most cost first.
+
+    Of a flush and the call that carries it, the flush.
+    """
     rows = episodes[episodes["complete"] & episodes["parent"].isna()]
-    order = np.argsort(-rows["total_ns"].to_numpy(np.int64), kind="stable")
-    return [int(number) for number in rows["episode"].to_numpy()[order[:count]]]
+    found = []
+    for _, mine in rows.groupby("kind", observed=True):
+        total = mine["total_ns"].to_numpy(np.int64)
+        order = np.argsort(-total, kind="stable")[:count]
+        found.append((int(total.sum()), [int(number) for number in mine["episode"].to_numpy()[order]]))
+    return [number for _, numbers in sorted(found, reverse=True) for number in numbers]
 
 
 def marked(trace: Trace, lanes: Sequence[Swimlane]) -> list[Swimlane]:
@@ -162,7 +169,8 @@ def _label(one: Row, targets: Mapping[int, Row], cpu: int) -> str:
     what = "initiator" if mine else str(place["state"])
     parts = [f"CPU {cpu}"] + ([what] if what != "unknown" else [])
     domain = place["domain"]
-    if domain is not pd.NA:
+    # What is missing in a row taken out of a frame is sometimes one, sometimes the other.
+    if domain is not None and domain is not pd.NA:
         parts.append("idle" if int(domain) == IDLE_DOMAIN else f"d{domain}v{place['vcpu']}")
     return ", ".join(dict.fromkeys(parts))
 
@@ -184,7 +192,7 @@ DELIVERY_COLUMNS: Final = ("episode", "cpu", "enter_ns", "exit_ns", "domain", "v
 
 
 def worst_of(trace: Trace, selection: Selection, count: int) -> list[Swimlane]:
-    """The selected episodes of a trace that took longest, with what their CPUs wrote meanwhile; longest first."""
+    """The selected episodes of a trace that took longest, so many of each kind; with what their CPUs wrote."""
     episodes = to_pandas(trace.tables.episodes.select(EPISODE_COLUMNS))
     deliveries = to_pandas(trace.tables.deliveries.select(DELIVERY_COLUMNS))
     started = episodes[episodes["start_ns"].notna()]
