@@ -1,4 +1,4 @@
-# make demo    analyze a bundled trace; the result goes to demo/
+# make demo    analyze and compare bundled traces; the reports go to demo/
 # make test    lint, format, types and tests
 # make bench   measure speed and memory against xenalyze
 # make format  put the sources into the common format
@@ -13,18 +13,21 @@ BENCH_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-TRACE := sample_traces/bench8-lockless.bin
 # The frequency is what `xl info` said on that machine: a trace of these events only does not tell it.
-ANALYZE := $(BIN)/xtrace analyze $(TRACE) --symbols sample_traces/symbols-lockless.map --cpu-hz 60000000
+DEMO := --cpu-hz 60000000 --force
 
 .PHONY: demo test bench format clean
 
 demo: $(READY)
 	@mkdir -p demo
-	@$(ANALYZE) > demo/analysis.txt
-	@$(ANALYZE) --format json > demo/analysis.json
-	@cat demo/analysis.txt
-	@echo "The analysis of $(TRACE) is in demo/analysis.txt (shown above) and demo/analysis.json."
+	@$(BIN)/xtrace analyze sample_traces/bench8-lockless.bin --symbols sample_traces/symbols-lockless.map \
+		$(DEMO) --html demo/analysis.html
+	@echo
+	@$(BIN)/xtrace compare sample_traces/bench8-legacy.bin sample_traces/bench8-lockless.bin $(DEMO) \
+		--symbols-before sample_traces/symbols-legacy.map --symbols-after sample_traces/symbols-lockless.map \
+		--html demo/report.html
+	@echo
+	@echo "One trace: demo/analysis.html. Before and after: $(CURDIR)/demo/report.html"
 
 test: $(READY)
 	$(BIN)/ruff check .

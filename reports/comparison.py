@@ -237,8 +237,8 @@ def markdown(found: Comparison, judged: tuple[Judgement, ...]) -> str:
         for sheet in (letter(one), *sheets(one)):
             blocks.append(f"{sheet.title}:\n\n{_plain(sheet)}")
     blocks.append("\n".join(textwrap.wrap(LEGEND, 76)))
-    blocks += [one.sentence for one in judged]
-    blocks.append("\n".join(side_lines(found)))
+    blocks += ["\n".join(textwrap.wrap(one.sentence, 76, subsequent_indent="  ")) for one in judged]
+    blocks += ["\n".join(textwrap.wrap(line, 76, subsequent_indent="  ")) for line in side_lines(found)]
     return _ascii("\n\n".join(blocks)) + "\n"
 
 

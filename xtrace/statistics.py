@@ -23,8 +23,10 @@ MIN_RUNS: Final = 5
 BLOCKS: Final = 16
 MIN_BLOCKS: Final = 8
 QUANTILE_BINS: Final = 1024
+LEAST_SPREAD: Final = 0.3
+"""The least error of a resample, as part of that of the sample: less would make one odd unit an interval without end."""
 FARTHEST: Final = float(np.log(1e6))
-"""No interval of a ratio reaches further than a million times: next to nothing is known then, and it stays a number."""
+"""No interval of a ratio reaches further than a million times; next to nothing is known where one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +259,12 @@ def _log_error(weight: Floats, units: _Units) -> Floats:
 
 
 def _studentized(value: float, error: float, deviation: Floats, errors: Floats) -> tuple[float, float]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = deviation / errors
-    # A resample of one unit only, or of equal ones, has no spread to measure itself by.
+    if error == 0:
+        return value, value
+    # A resample of units that happen to be equal has next to no spread to measure itself by.
+    ratio = deviation / np.maximum(np.nan_to_num(errors), LEAST_SPREAD * error)
     ratio = ratio[np.isfinite(ratio)]
-    if not len(ratio) or error == 0:
+    if not len(ratio):
         return value, value
     upper, lower = np.quantile(ratio, [1 - LEVEL / 2, LEVEL / 2])
     return value - float(upper) * error, value - float(lower) * error
