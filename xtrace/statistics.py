@@ -24,7 +24,7 @@ BLOCKS: Final = 16
 MIN_BLOCKS: Final = 8
 QUANTILE_BINS: Final = 1024
 LEAST_SPREAD: Final = 0.3
-"""The least error of a resample, as part of that of the sample: less would make one odd unit an interval without end."""
+"""The least error of a resample, as part of the sample's: with less, one odd unit makes an interval without end."""
 FARTHEST: Final = float(np.log(1e6))
 """No interval of a ratio reaches further than a million times; next to nothing is known where one does."""
 
