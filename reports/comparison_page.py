@@ -10,7 +10,7 @@ from xtrace.compare import contested
 from xtrace.reports import comparison, figures, parts, units
 from xtrace.reports.answer import NOUNS, answer
 from xtrace.reports.page import Cell, Head, Page, Picture, Section, Table
-from xtrace.sides import Costs, Run, costs
+from xtrace.sides import Costs
 
 if TYPE_CHECKING:
     from xtrace.compare import CallerOfSide, Comparison, Contest, KindComparison, Row
@@ -35,8 +35,6 @@ HEADS = (
 
 def page(
     found: Comparison,
-    before: Sequence[Run],
-    after: Sequence[Run],
     lanes: Sequence[tuple[str, Swimlane]],
     origin: Provenance,
 ) -> Page:
@@ -44,7 +42,7 @@ def page(
     sections: list[Section] = []
     first: Picture | None = None
     for kind, one in found.kinds.items():
-        sides = {"before": costs(before, kind), "after": costs(after, kind)}
+        sides = dict(zip(("before", "after"), found.costs[kind], strict=True))
         shown = list(_of_kind(one, sides))
         if first is None:
             # The grid shows the answer, where it has more than one cell to show.

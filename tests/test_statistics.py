@@ -18,7 +18,7 @@ from xtrace.statistics import (
     Change,
     Sample,
     change_of_mean,
-    change_of_quantile,
+    changes_of_quantiles,
     corrected,
     mean_with_interval,
 )
@@ -31,6 +31,10 @@ SAMPLING = 3 * np.sqrt(0.05 * 0.95 / SEEDS)
 def one_run(values: object) -> Sample:
     array = np.asarray(values, np.float64)
     return Sample(array, np.zeros(len(array), np.int64))
+
+
+def quantile(before: Sample, after: Sample, share: float) -> Change:
+    return changes_of_quantiles(change_of_mean(before, after), before, after, [share])[0]
 
 
 def in_runs(runs: list[list[float]]) -> Sample:
@@ -71,7 +75,7 @@ def test_the_effect_is_that_of_the_rank_test(before: np.ndarray, after: np.ndarr
 
 @given(times, times, st.sampled_from([0.5, 0.9, 0.99]))
 def test_quantiles_are_those_of_the_samples(before: np.ndarray, after: np.ndarray, share: float) -> None:
-    change = change_of_quantile(one_run(before), one_run(after), share)
+    change = quantile(one_run(before), one_run(after), share)
     assert (change.before, change.after) == (np.quantile(before, share), np.quantile(after, share))
     assert change.low is not None
     assert change.high is not None
@@ -84,7 +88,7 @@ def test_too_few_is_said(count: int) -> None:
     for before, after in ((enough, few), (few, enough)):
         change = change_of_mean(before, after)
         assert (change.verdict, change.p, change.low, change.high) == ("too few", None, None, None)
-        assert change_of_quantile(before, after, 0.99).low is None
+        assert quantile(before, after, 0.99).low is None
 
 
 def test_what_was_zero_has_no_change_in_per_cent() -> None:

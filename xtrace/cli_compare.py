@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -25,7 +24,7 @@ from xtrace.cli_common import (
 from xtrace.errors import RegressionError, UnjudgedError, UsageError
 
 if TYPE_CHECKING:
-    from xtrace.trace import Trace
+    from xtrace.swimlanes import Swimlane
 
 SEPARATOR = "vs"
 WORST_LANES = 2
@@ -69,45 +68,39 @@ def compare(
     from xtrace import compare as comparing
     from xtrace import gate
     from xtrace.sides import Run
+    from xtrace.swimlanes import worst_of
 
     rules = [gate.parse_rule(text) for text in fail_on or []]
-    with ExitStack() as stack:
-        sources: list[list[Trace]] = []
-        runs: list[list[Run]] = []
-        for side, symbols in ((before, symbols_before), (after, symbols_after)):
-            sources.append([])
-            runs.append([])
-            for path in side:
-                trace = stack.enter_context(opened(path, cpu_hz, symbols, once=html is None))
-                sources[-1].append(trace)
-                runs[-1].append(Run.of(trace, chosen))
+    runs: dict[str, list[Run]] = {"before": [], "after": []}
+    lanes: list[tuple[str, Swimlane]] = []
+    for name, paths, symbols in (("before", before, symbols_before), ("after", after, symbols_after)):
+        for path in paths:
+            with opened(path, cpu_hz, symbols, once=html is None) as trace:
+                # Of several runs the first shows its worst.
+                if html is not None and not runs[name]:
+                    lanes += [(name, lane) for lane in worst_of(trace, chosen, WORST_LANES)]
+                runs[name].append(Run.of(trace, chosen))
                 warn(trace)
-        found = comparing.compare(*runs)
-        judged = tuple(gate.judge(found, rule) for rule in rules)
-        if html is not None:
-            from xtrace.provenance import provenance
-            from xtrace.reports import comparison_page
-            from xtrace.swimlanes import worst_of
+    found = comparing.compare(runs["before"], runs["after"])
+    judged = tuple(gate.judge(found, rule) for rule in rules)
+    if html is not None:
+        from xtrace.provenance import provenance
+        from xtrace.reports import comparison_page
 
-            files = [("before", path) for path in before] + [("after", path) for path in after]
-            maps = [("symbols before", symbols_before), ("symbols after", symbols_after)]
-            options = {"--cpu-hz": cpu_hz, "--cpus": cpus, "--from": from_, "--to": to, "--fail-on": fail_on}
-            lanes = [
-                (name, lane)
-                for name, side in zip(("before", "after"), sources, strict=True)
-                for lane in worst_of(side[0], chosen, WORST_LANES)
-            ]
-            write_html(html, comparison_page.page(found, runs[0], runs[1], lanes, provenance([*files, *maps], options)))
-        if format_ == "json":
-            document = comparing.document(found)
-            print_json(document | {"rules": [{"failed": one.failed, "sentence": one.sentence} for one in judged]})
+        files = [("before", path) for path in before] + [("after", path) for path in after]
+        maps = [("symbols before", symbols_before), ("symbols after", symbols_after)]
+        options = {"--cpu-hz": cpu_hz, "--cpus": cpus, "--from": from_, "--to": to, "--fail-on": fail_on}
+        write_html(html, comparison_page.page(found, lanes, provenance([*files, *maps], options)))
+    if format_ == "json":
+        document = comparing.document(found)
+        print_json(document | {"rules": [{"failed": one.failed, "sentence": one.sentence} for one in judged]})
+    else:
+        from xtrace.reports import comparison, terminal
+
+        if format_ == "markdown":
+            sys.stdout.write(comparison.markdown(found, judged))
         else:
-            from xtrace.reports import comparison, terminal
-
-            if format_ == "markdown":
-                sys.stdout.write(comparison.markdown(found, judged))
-            else:
-                comparison.show(terminal.console(), found, judged)
+            comparison.show(terminal.console(), found, judged)
     broken = [one.sentence for one in judged if one.failed]
     if broken:
         raise RegressionError(broken[0])

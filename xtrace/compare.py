@@ -20,7 +20,7 @@ from xtrace.statistics import (
     Change,
     Mean,
     change_of_mean,
-    change_of_quantile,
+    changes_of_quantiles,
     corrected,
     mean_with_interval,
 )
@@ -37,8 +37,8 @@ METRICS: Final = {
 }
 """What is compared, by name, and the columns of `sides.Costs` that hold it, in order of an episode's phases."""
 
-STATISTICS: Final[dict[str, float | None]] = {"mean": None, "p50": 0.5, "p90": 0.9, "p99": 0.99}
-"""Mean, and quantiles by their share."""
+QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+STATISTICS: Final = ("mean", *QUANTILES)
 
 MAX_ROWS: Final = 200
 
@@ -147,26 +147,26 @@ class Comparison:
     before, after  the analyses (`xtrace.analysis/1`) of the traces of each side
     alerts         what a reader must know before believing a figure
     kinds          calls and flushes, as far as both sides have complete ones
+    costs          by kind, the episodes of both sides that this rests on
     """
 
     before: tuple[dict[str, Any], ...]
     after: tuple[dict[str, Any], ...]
     alerts: tuple[str, ...]
     kinds: dict[Kind, KindComparison]
+    costs: dict[Kind, tuple[Costs, Costs]]
 
 
 def compare(before: Sequence[Run], after: Sequence[Run]) -> Comparison:
     """Compare two sides, of one or more runs each. Raises MissingEventsError where they have nothing in common."""
-    found: dict[Kind, KindComparison] = {}
-    for kind in kinds():
-        old, new = costs(before, kind), costs(after, kind)
-        if len(old.episodes) and len(new.episodes):
-            found[kind] = _compared(kind, old, new)
-    if not found:
+    costed = {kind: (costs(before, kind), costs(after, kind)) for kind in kinds()}
+    costed = {kind: sides for kind, sides in costed.items() if all(len(side.episodes) for side in sides)}
+    if not costed:
         raise MissingEventsError(
             f"nothing to compare: before has {_held(before)}, after has {_held(after)}; "
             "trace hypervisors with the tracepoints (docs/tracepoints.md)"
         )
+    found = {kind: _compared(kind, *sides) for kind, sides in costed.items()}
     # What cost most comes first.
     found = dict(sorted(found.items(), key=lambda item: -item[1].before.paid_ns - item[1].after.paid_ns))
     return Comparison(
@@ -174,6 +174,7 @@ def compare(before: Sequence[Run], after: Sequence[Run]) -> Comparison:
         tuple(run.document for run in after),
         alerts(before, after, found),
         found,
+        costed,
     )
 
 
@@ -237,14 +238,14 @@ def _compared(kind: Kind, old: Costs, new: Costs) -> KindComparison:
 
 
 def _metrics(old: Costs, new: Costs) -> dict[str, dict[str, Change]]:
-    samples = {name: (old.sample(column), new.sample(column)) for name, column in METRICS.items()}
-    means = corrected([change_of_mean(*both) for both in samples.values()])
+    samples = [(old.sample(column), new.sample(column)) for column in METRICS.values()]
+    means = [change_of_mean(*both) for both in samples]
+    quantiles = [
+        changes_of_quantiles(mean, *both, list(QUANTILES.values())) for mean, both in zip(means, samples, strict=True)
+    ]
     return {
-        name: {
-            statistic: mean if share is None else change_of_quantile(*both, share)
-            for statistic, share in STATISTICS.items()
-        }
-        for (name, both), mean in zip(samples.items(), means, strict=True)
+        name: {"mean": mean} | dict(zip(QUANTILES, some, strict=True))
+        for name, mean, some in zip(METRICS, corrected(means), quantiles, strict=True)
     }
 
 

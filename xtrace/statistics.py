@@ -6,6 +6,7 @@ enough of them, else blocks of consecutive episodes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -108,23 +109,29 @@ def change_of_mean(before: Sample, after: Sample) -> Change:
     )
 
 
-def change_of_quantile(before: Sample, after: Sample, share: float) -> Change:
-    """The change of a quantile (linear between neighbours); its interval holds percentiles of a bootstrap of units."""
-    change = change_of_mean(before, after)
-    if not len(before.value) or not len(after.value):
-        return change
-    figures = float(np.quantile(before.value, share)), float(np.quantile(after.value, share))
-    percent = _percent(*figures)
-    low = high = None
-    if change.p is not None and percent is not None:
-        old, new, _ = _units(before, after)
+def changes_of_quantiles(mean: Change, before: Sample, after: Sample, shares: Sequence[float]) -> list[Change]:
+    """The changes of quantiles (linear between neighbours), given that of the mean.
+
+    Their intervals hold percentiles of a bootstrap of the units; test and effect are those of the mean.
+    """
+    if mean.before is None or mean.after is None:
+        return [mean] * len(shares)
+    figures = [np.quantile(side.value, shares).tolist() for side in (before, after)]
+    ends: list[tuple[float | None, float | None]] = [(None, None)] * len(shares)
+    if mean.p is not None:
         random = np.random.default_rng(0)
+        old, new, _ = _units(before, after)
         draws = [
-            _resampled_quantiles(side.value, units, share, random) for side, units in ((before, old), (after, new))
+            _resampled_quantiles(side.value, units, shares, random) for side, units in ((before, old), (after, new))
         ]
-        ends = np.quantile(draws[1] / np.maximum(draws[0], 1), [LEVEL / 2, 1 - LEVEL / 2])
-        low, high = (float(end) for end in 100 * (ends - 1))
-    return replace(change, before=figures[0], after=figures[1], percent=percent, low=low, high=high)
+        ratio = np.quantile(draws[1] / np.maximum(draws[0], 1), [LEVEL / 2, 1 - LEVEL / 2], axis=1)
+        ends = [(float(low), float(high)) for low, high in 100 * (ratio.T - 1)]
+    changes = []
+    for old_ns, new_ns, (low, high) in zip(*figures, ends, strict=True):
+        percent = _percent(old_ns, new_ns)
+        known = {"low": low, "high": high} if percent is not None else {"low": None, "high": None}
+        changes.append(replace(mean, before=old_ns, after=new_ns, percent=percent, **known))
+    return changes
 
 
 def corrected(changes: list[Change]) -> list[Change]:
@@ -270,18 +277,16 @@ def _studentized(value: float, error: float, deviation: Floats, errors: Floats) 
     return value - float(upper) * error, value - float(lower) * error
 
 
-def _resampled_quantiles(values: Floats, units: _Units, share: float, random: np.random.Generator) -> Floats:
-    """A quantile of each resample of the units, to one part in QUANTILE_BINS of rank."""
-    order = np.argsort(values, kind="stable")
+def _resampled_quantiles(values: Floats, units: _Units, shares: Sequence[float], random: np.random.Generator) -> Floats:
+    """Quantiles of each resample of the units, a row a share, to one part in QUANTILE_BINS of rank."""
+    order = np.argsort(values)
     count = len(values)
     bins = min(count, QUANTILE_BINS)
     place = np.arange(count) * bins // count
-    held = np.zeros((units.count, bins))
-    np.add.at(held, (units.of[order], place), 1)
+    held = np.bincount(units.of[order] * bins + place, minlength=units.count * bins).reshape(units.count, bins)
     top = values[order][np.append(np.flatnonzero(np.diff(place)), count - 1)]
-    weight = random.multinomial(units.count, np.full(units.count, 1 / units.count), QUANTILE_RESAMPLES).astype(
-        np.float64
-    )
-    drawn = np.cumsum(weight @ held, axis=1)
-    found: Floats = top[(drawn < share * drawn[:, -1:]).sum(axis=1).clip(max=bins - 1)]
+    weight = random.multinomial(units.count, np.full(units.count, 1 / units.count), QUANTILE_RESAMPLES)
+    drawn = np.cumsum(weight.astype(np.float64) @ held, axis=1)
+    places = [(drawn < share * drawn[:, -1:]).sum(axis=1).clip(max=bins - 1) for share in shares]
+    found: Floats = top[np.stack(places)]
     return found

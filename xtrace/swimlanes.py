@@ -11,6 +11,7 @@ import pandas as pd
 
 from xtrace.context import IDLE_DOMAIN
 from xtrace.episodes.tables import to_pandas
+from xtrace.parsers.event import class_of
 from xtrace.selection import Selection
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def marked(trace: Trace, lanes: Sequence[Swimlane]) -> list[Swimlane]:
 
     from xtrace.episodes.exact import SMP_HEADERS
 
-    if not lanes or not set(trace.survey.counts) - SMP_HEADERS:
+    others = {class_of(header & 0x0FFFFFFF) for header in set(trace.survey.counts) - SMP_HEADERS}
+    if not lanes or others <= {"GEN"}:
         return list(lanes)
     cpus = frozenset(cpu.cpu for lane in lanes for cpu in lane.cpus)
     span = Selection(cpus, min(lane.from_ns for lane in lanes), max(lane.to_ns for lane in lanes) + 1)
