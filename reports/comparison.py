@@ -102,8 +102,12 @@ def grid(one: KindComparison) -> Sheet:
 
 
 def caution(one: KindComparison) -> str:
-    """What a title of times needs where the hosts were not alike."""
-    return "" if one.work.comparable else " (hosts not alike: do not compare the times)"
+    """What a title of times needs where the hosts were not alike, or nobody knows."""
+    if one.work.comparable:
+        return ""
+    return (
+        " (hosts not alike: do not compare the times)" if one.work.percent is not None else " (hosts alike? not known)"
+    )
 
 
 def letter(one: KindComparison) -> Sheet:

@@ -48,6 +48,7 @@ COLOURS: Final = (BEFORE, AFTER, ACCENT)
 POINTS: Final = 400
 BINS: Final = 48
 TIME_BINS: Final = 320
+MAX_MARKS: Final = 128
 STRONGEST: Final = 80.0
 NAMES: Final = {"call": "calls", "flush": "flushes"}
 
@@ -177,29 +178,26 @@ def waits_by_cpu(sides: Mapping[str, pd.DataFrame], kind: Kind = "call", column:
     with style():
         rows = {name: _complete(episodes, kind) for name, episodes in sides.items()}
         cpus = sorted({int(cpu) for one in rows.values() for cpu in one["initiator"].unique()})
-        figure = Figure(figsize=SIZE if len(cpus) <= 24 else WIDE, layout="constrained")
+        # Neighbours share a mark where there are more than can be told apart.
+        width = max(1, -(-len(cpus) // MAX_MARKS))
+        groups = [cpus[first : first + width] for first in range(0, len(cpus), width)]
+        place = {cpu: x for x, group in enumerate(groups) for cpu in group}
+        figure = Figure(figsize=SIZE if len(groups) <= 24 else WIDE, layout="constrained")
         axes = figure.add_subplot()
-        place = {cpu: x for x, cpu in enumerate(cpus)}
-        width = 0.7 / max(len(sides), 1)
+        apart = 0.7 / max(len(sides), 1)
         for index, ((name, one), colour) in enumerate(zip(rows.items(), _colours(sides), strict=False)):
             if not len(one):
                 continue
-            by_cpu = one.groupby("initiator")[column]
-            x = (
-                np.array([place[cpu] for cpu in sorted(set(one["initiator"].tolist()))])
-                + (index - (len(sides) - 1) / 2) * width
-            )
-            low, high, mean, longest = (
-                figure_.to_numpy(np.float64)
-                for figure_ in (by_cpu.quantile(0.1), by_cpu.quantile(0.9), by_cpu.mean(), by_cpu.max())
-            )
-            axes.vlines(x, low, high, color=colour, alpha=0.45, linewidth=3)
-            axes.plot(x, mean, "o", color=colour, label=f"{name}: mean", markersize=5)
-            axes.plot(x, longest, "_", color=colour, label=f"{name}: longest", markersize=9)
+            by_cpu = one.groupby(one["initiator"].map(place))[column]
+            low, high, mean, longest = by_cpu.quantile(0.1), by_cpu.quantile(0.9), by_cpu.mean(), by_cpu.max()
+            x = mean.index.to_numpy(np.float64) + (index - (len(sides) - 1) / 2) * apart
+            axes.vlines(x, low.to_numpy(float), high.to_numpy(float), color=colour, alpha=0.45, linewidth=3)
+            axes.plot(x, mean.to_numpy(float), "o", color=colour, label=f"{name}: mean", markersize=5)
+            axes.plot(x, longest.to_numpy(float), "_", color=colour, label=f"{name}: longest", markersize=9)
         axes.set_yscale("log")
         _time_axis(axes.yaxis, axes)
-        step = max(1, len(cpus) // 24)
-        axes.set_xticks(range(0, len(cpus), step), [str(cpu) for cpu in cpus[::step]])
+        step = max(1, len(groups) // 24)
+        axes.set_xticks(range(0, len(groups), step), [str(group[0]) for group in groups[::step]])
         axes.set_xlabel("initiating CPU")
         axes.set_ylabel(_column_name(column))
         _legend_above(figure, axes)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FILTERED_ROWS: Final = 8
 """A table of more rows has a filter."""
+MAX_TEXT: Final = 1000
+"""Characters of a text that are shown: a name may be as long as its file says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,9 @@ def _shown(value: Any) -> Any:
     """Names from a file show what is in them: no control character, nothing that turns the direction of text."""
     from markupsafe import Markup
 
-    return units.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return units.printable(value if len(value) <= MAX_TEXT else f"{value[:MAX_TEXT]}…")
 
 
 def _sort_key(cell: Cell) -> str:

@@ -56,7 +56,8 @@ def work_done(old: Costs, new: Costs) -> Work:
             shift += count * float(np.log(medians[1] / medians[0]))
     return Work(
         100 * float(np.expm1(shift / weight)) if weight else None,
-        _mix(old, new),
+        # Functions that nobody named are not known to be other functions.
+        _mix(old, new, ["work", "mask"] if weight else ["mask"]),
         max(_disturbance(side) for side in ran),
     )
 
@@ -72,10 +73,9 @@ def _disturbance(ran: Mapping[str, NDArray[np.float64]]) -> float:
     return float(most.mean() / max(float(np.median(most)), 1.0))
 
 
-def _mix(old: Costs, new: Costs) -> float:
+def _mix(old: Costs, new: Costs, columns: list[str]) -> float:
     shares = [
-        side.episodes.assign(work=side.episodes["work"].astype(str)).groupby(["work", "mask"]).size()
-        / len(side.episodes)
+        side.episodes.assign(work=side.episodes["work"].astype(str)).groupby(columns).size() / len(side.episodes)
         for side in (old, new)
     ]
     return float(shares[0].sub(shares[1], fill_value=0).abs().sum() / 2)

@@ -54,7 +54,8 @@ def judge(found: Comparison, rule: Rule) -> Judgement:
         return Judgement(None, f"{rule.text}: cannot be judged: not both sides have complete episodes of this kind.")
     change = one.metrics[rule.metric][rule.statistic]
     if not one.work.comparable:
-        return Judgement(None, f"{rule.text}: cannot be judged: the targets were not equally fast. {_said(change)}")
+        why = "nothing shows that the hosts were alike" if one.work.percent is None else "the hosts were not alike"
+        return Judgement(None, f"{rule.text}: cannot be judged: {why}. {_said(change)}")
     if change.percent is None or change.low is None:
         return Judgement(None, f"{rule.text}: cannot be judged: too few episodes. {_said(change)}")
     if change.percent > rule.percent and change.low > 0:
