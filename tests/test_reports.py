@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ from xtrace.reports.svg import VARIABLES, inline, style
 from xtrace.swimlanes import swimlanes, worst, worst_of
 
 LEGACY, LOCKLESS = (str(SAMPLES / f"bench8-{model}.bin") for model in ("legacy", "lockless"))
+BENCH = str(SAMPLES / "bench-lockless.bin")
 MAPS = [str(SAMPLES / f"symbols-{model}.map") for model in ("legacy", "lockless")]
 COMPARE = ["compare", LEGACY, LOCKLESS, "--symbols-before", MAPS[0], "--symbols-after", MAPS[1], "--cpu-hz", "60M"]
 
@@ -410,3 +412,17 @@ def test_reports_replace_nothing_unasked(tmp_path: Path, capsys: pytest.CaptureF
     assert json.loads(said.out)["schema"] == "xtrace.comparison/1"
     assert said.err.splitlines() == [f"report: {path}"]
     assert sorted(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("seed", [0, 5, 22])
+def test_reports_of_damaged_traces(seed: int, tmp_path: Path) -> None:
+    """Some of these leave complete flushes whose carrying call is damaged: how long they queued is not known."""
+    data = bytearray((SAMPLES / "bench-lockless.bin").read_bytes())
+    random = Random(seed)
+    for _ in range(40):
+        data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    trace, page = tmp_path / "trace.bin", tmp_path / "page.html"
+    trace.write_bytes(data)
+    for arguments in (["analyze", str(trace)], ["compare", LEGACY, str(trace)], ["compare", str(trace), BENCH]):
+        assert run([*arguments, "--html", str(page), "--force"]) == 0
+    assert "is damaged:" in page.read_text()

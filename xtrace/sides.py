@@ -80,7 +80,7 @@ class Costs:
     episodes    run, start_ns, send_ns, done_ns, initiator, mask, callers, total_ns, lock_wait_ns, completion_ns,
                 aftermath_ns (others served directly after), paid_ns (total and aftermath) (int64), work (category:
                 function, or kind of flush), domain (Int64)
-    deliveries  row (of `episodes`), delivery_ns, queue_ns, execution_ns (int64)
+    deliveries  row (of `episodes`), delivery_ns, execution_ns (int64), queue_ns (float64, NaN where not known)
     count       complete or not, but for calls that carry a flush
     carriers    calls that carry a flush, and are compared as that flush
     """
@@ -91,13 +91,14 @@ class Costs:
     carriers: int
 
     def sample(self, column: str, rows: Any = None) -> Sample:
-        """A column of the episodes (by default all of them) or of the deliveries."""
+        """What is known in a column of the episodes (by default all of them) or of the deliveries."""
         if column in self.deliveries:
             run = self.episodes["run"].to_numpy()[self.deliveries["row"].to_numpy()]
             whole = Sample(self.deliveries[column].to_numpy(np.float64), run)
         else:
             whole = Sample(self.episodes[column].to_numpy(np.float64), self.episodes["run"].to_numpy())
-        return whole if rows is None else whole.where(rows)
+        chosen = whole if rows is None else whole.where(rows)
+        return chosen.where(~np.isnan(chosen.value))
 
 
 def costs(runs: Sequence[Run], kind: Kind) -> Costs:
@@ -141,8 +142,10 @@ def _costs_of_run(run: Run, number: int, kind: Kind) -> Costs:
     episodes["run"] = np.full(len(rows), number, np.int64)
     episodes["work"] = _work(rows, kind)
     episodes["domain"] = rows["domain"].astype("Int64").array
-    names = ("row", "delivery_ns", "queue_ns", "execution_ns")
+    names = ("row", "delivery_ns", "execution_ns")
     deliveries = pd.DataFrame({name: targets[name].to_numpy(np.int64) for name in names})
+    # Of a complete flush the call that carries it may be damaged, and it is the call that queues.
+    deliveries["queue_ns"] = targets["queue_ns"].to_numpy(np.float64, na_value=np.nan)
     carriers = every[(every["kind"] == kind) & every["parent"].notna()]
     return Costs(episodes, deliveries, int(selected.sum()), len(carriers))
 

@@ -98,8 +98,8 @@ class Chosen:
         return arrow.values(self.tables.episodes[column])[self.complete]
 
     def delivery(self, column: str) -> NDArray[Any]:
-        """A column of their deliveries that has no nulls there."""
-        return arrow.values(self.tables.deliveries[column])[self.targets]
+        """A column of their deliveries; NULL where it is null."""
+        return arrow.values(self.tables.deliveries[column], null=int(NULL))[self.targets]
 
     def rows(self, places: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Some of the complete episodes, whole."""
@@ -157,10 +157,12 @@ def breakdown(chosen: Chosen, kind: str) -> Breakdown:
     total, targets = chosen.episode("total_ns"), chosen.episode("n_targets")
     ends = np.cumsum(targets.astype(np.int64))
     last_exit = np.maximum.reduceat(chosen.delivery("exit_ns"), ends - targets)
+    # Of a complete flush the call that carries it may be damaged, and it is the call that queues.
+    queue = chosen.delivery("queue_ns")
     phases = {
         "lock wait": distribution(chosen.episode("lock_wait_ns")),
         "delivery": distribution(chosen.delivery("delivery_ns")),
-        "of it queueing": distribution(chosen.delivery("queue_ns")),
+        "of it queueing": distribution(queue[queue != NULL]),
         "execution": distribution(chosen.delivery("execution_ns")),
         "completion": distribution(chosen.episode("done_ns") - last_exit),
         "total": distribution(total),
