@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from xtrace import __version__
+from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.episodes.tables import to_pandas
 from xtrace.reports import figures, parts, units
 from xtrace.reports.page import Cell, Head, Page, Picture, Section, Table
@@ -116,7 +117,7 @@ def answer(document: dict[str, Any], kinds: Mapping[str, Breakdown]) -> Iterator
         summary = document["episodes"][kind]
         total = one.phases["total"]
         paid = sum(row["sum_ns"] for row in one.functions)
-        nouns = figures.NAMES[kind]
+        nouns = KIND_NOUNS[kind]
         yield (
             f"{units.count(summary['complete'])} {nouns} cost their callers {units.time(paid)}: "
             f"{units.time(total['mean'])} on average, {units.time(total['p99'])} at the 99th percentile, "
@@ -135,7 +136,7 @@ def answer(document: dict[str, Any], kinds: Mapping[str, Breakdown]) -> Iterator
 
 def _of_kind(kind: figures.Kind, summary: dict[str, Any], one: Breakdown, episodes: pd.DataFrame) -> Iterator[Section]:
     title = TITLES[kind]
-    sides = {figures.NAMES[kind]: episodes}
+    sides = {KIND_NOUNS[kind]: episodes}
     phases = Table(
         "By phase; delivery and execution by target",
         (Head("phase", False), *map(Head, SPREAD)),

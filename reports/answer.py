@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.reports import units
 
 if TYPE_CHECKING:
-    from xtrace.compare import CallerOfSide, Cell, Comparison, Contest, KindComparison
+    from xtrace.comparison import CallerOfSide, Cell, Comparison, Contest, KindComparison
 
-NOUNS: Final = {"call": "calls", "flush": "flushes"}
 NOTABLE_SHARE: Final = 0.02
 LAST_BY: Final = 1.1
 
@@ -21,7 +21,7 @@ def answer(found: Comparison) -> tuple[str, ...]:
 
 
 def _of_kind(one: KindComparison) -> Iterator[str]:
-    nouns = NOUNS[one.kind]
+    nouns = KIND_NOUNS[one.kind]
     yield from _lock(one, nouns)
     yield from _overlap(one, nouns)
     if one.work.comparable:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.text import Text
 
+from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.reports import units
-from xtrace.reports.answer import NOUNS, answer
+from xtrace.reports.answer import answer
 from xtrace.reports.terminal import new_table
 
 if TYPE_CHECKING:
-    from xtrace.compare import Comparison, Contest, KindComparison, Row, Totals
+    from xtrace.comparison import Comparison, Contest, KindComparison, Row, Totals
     from xtrace.gate import Judgement
     from xtrace.statistics import Change
 
@@ -48,7 +49,7 @@ class Sheet:
 
 def sheets(one: KindComparison) -> Iterator[Sheet]:
     """All tables of calls or flushes, the grid first."""
-    nouns = NOUNS[one.kind]
+    nouns = KIND_NOUNS[one.kind]
     yield grid(one)
     yield Sheet(
         f"Where the time of {nouns} goes",
@@ -97,7 +98,7 @@ def _change(one: Change) -> tuple[str, ...]:
 def grid(one: KindComparison) -> Sheet:
     """The cover letter's table with what it lacks: both means, interval, sample sizes."""
     lines = [Line((str(cell.mask), str(cell.callers), *_change(cell.change)), cell.change.verdict) for cell in one.grid]
-    title = f"What callers paid for {NOUNS[one.kind]}, by CPUs in the mask and callers at work{caution(one)}"
+    title = f"What callers paid for {KIND_NOUNS[one.kind]}, by CPUs in the mask and callers at work{caution(one)}"
     return Sheet(title, ("CPUs", "callers", *CHANGE_HEADS), tuple(lines), left=0)
 
 
@@ -123,7 +124,7 @@ def letter(one: KindComparison) -> Sheet:
 
     lines = [Line((mask, *(text(cells.get((mask, one))) for one in callers))) for mask in masks]
     heads = tuple(f"{name} caller{'' if name == '1' else 's'}" for name in callers)
-    title = f"Change of what callers paid for {NOUNS[one.kind]}{caution(one)}"
+    title = f"Change of what callers paid for {KIND_NOUNS[one.kind]}{caution(one)}"
     return Sheet(title, ("CPUs in mask", *heads), tuple(lines), left=0)
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from xtrace import __version__
 from xtrace.compare import contested
+from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.reports import comparison, figures, parts, units
-from xtrace.reports.answer import NOUNS, answer
+from xtrace.reports.answer import answer
 from xtrace.reports.page import Cell, Head, Page, Picture, Section, Table
 from xtrace.sides import Costs
 
 if TYPE_CHECKING:
-    from xtrace.compare import CallerOfSide, Comparison, Contest, KindComparison, Row
+    from xtrace.comparison import CallerOfSide, Comparison, Contest, KindComparison, Row
     from xtrace.provenance import Provenance
     from xtrace.statistics import Change
     from xtrace.swimlanes import Swimlane
@@ -71,7 +72,7 @@ def _without(pictures: tuple[Picture, ...], one: Picture) -> tuple[Picture, ...]
 
 
 def _of_kind(one: KindComparison, sides: dict[str, Costs]) -> Iterator[Section]:
-    kind, nouns = one.kind, NOUNS[one.kind]
+    kind, nouns = one.kind, KIND_NOUNS[one.kind]
     title = nouns.capitalize()
     frames = {name: side.episodes for name, side in sides.items()}
     grid: tuple[Picture, ...] = ()
@@ -172,7 +173,7 @@ def _change(one: Change) -> tuple[Cell, ...]:
 
 def _totals(one: KindComparison) -> Table:
     rows = [tuple(map(Cell, line)) for line in comparison.totals(one.before, one.after)]
-    return Table(f"All {NOUNS[one.kind]}", (Head("", False), Head("before"), Head("after")), tuple(rows))
+    return Table(f"All {KIND_NOUNS[one.kind]}", (Head("", False), Head("before"), Head("after")), tuple(rows))
 
 
 def _rows(what: str, rows: tuple[Row, ...], nouns: str) -> Table:
@@ -193,7 +194,7 @@ def _who(contest: Contest, sides: dict[str, Costs], one: KindComparison) -> Sect
     frames = {name: side.episodes.iloc[contested(side, contest)] for name, side in sides.items()}
     return Section(
         f"{one.kind}-who",
-        f"{NOUNS[one.kind].capitalize()}: who waits longest",
+        f"{KIND_NOUNS[one.kind].capitalize()}: who waits longest",
         (
             "The busiest cell of the grid that both sides have, while all its callers were at work.",
             "Once others have finished, the one that was held up is in nobody's way.",

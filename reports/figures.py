@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
+from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.reports import units
 from xtrace.reports.svg import (
     ACCENT,
@@ -35,7 +36,7 @@ from xtrace.reports.svg import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from xtrace.compare import Cell
+    from xtrace.comparison import Cell
     from xtrace.swimlanes import Swimlane
 
 Kind = Literal["call", "flush"]
@@ -50,7 +51,6 @@ BINS: Final = 48
 TIME_BINS: Final = 320
 MAX_MARKS: Final = 128
 STRONGEST: Final = 80.0
-NAMES: Final = {"call": "calls", "flush": "flushes"}
 
 
 def ecdf(sides: Mapping[str, pd.DataFrame], kind: Kind = "call", column: str = "total_ns") -> Figure:
@@ -72,7 +72,7 @@ def ecdf(sides: Mapping[str, pd.DataFrame], kind: Kind = "call", column: str = "
                 )
         _time_axis(axes.xaxis, axes)
         axes.set_xlabel(_column_name(column))
-        axes.set_ylabel(f"% of {NAMES[kind]}")
+        axes.set_ylabel(f"% of {KIND_NOUNS[kind]}")
         axes.set_ylim(0, 100)
         _legend(axes, len(sides))
     return figure
@@ -94,7 +94,7 @@ def histogram(sides: Mapping[str, pd.DataFrame], kind: Kind = "call", column: st
                 axes.stairs(count, edges, color=colour)
         _time_axis(axes.xaxis, axes)
         axes.set_xlabel(_column_name(column))
-        axes.set_ylabel(NAMES[kind])
+        axes.set_ylabel(KIND_NOUNS[kind])
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         _legend(axes, len(sides))
     return figure
@@ -166,7 +166,7 @@ def timeline(sides: Mapping[str, pd.DataFrame], kind: Kind = "call") -> Figure:
         if len(panels):
             _legend_above(figure, panels[0])
             panels[-1].set_xlabel("seconds")
-        figure.supylabel(f"{NAMES[kind]}, mean", fontsize=STYLE["font.size"])
+        figure.supylabel(f"{KIND_NOUNS[kind]}, mean", fontsize=STYLE["font.size"])
     return figure
 
 
@@ -220,7 +220,7 @@ def phases(sides: Mapping[str, pd.DataFrame], kind: Kind = "call") -> Figure:
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.time(value)))
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.set_xlabel(f"mean total of {NAMES[kind]}")
+        axes.set_xlabel(f"mean total of {KIND_NOUNS[kind]}")
         _legend_above(figure, axes)
     return figure
 

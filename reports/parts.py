@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.reports import figures, units
 from xtrace.reports.page import Cell, Head, Picture, Section, Table
 from xtrace.reports.svg import inline
@@ -46,7 +47,7 @@ def table(caption: str, heads: Iterable[Head], rows: Sequence[tuple[Cell, ...]],
 
 def distributions(sides: Mapping[str, pd.DataFrame], kind: Kind, column: str) -> tuple[Picture, Picture]:
     """How long episodes took, as shares and as counts."""
-    nouns = figures.NAMES[kind]
+    nouns = KIND_NOUNS[kind]
     return (
         picture(
             figures.ecdf(sides, kind, column),
@@ -68,7 +69,7 @@ def over_time(sides: Mapping[str, pd.DataFrame], kind: Kind) -> Picture:
     return picture(
         figures.timeline(sides, kind),
         f"{kind}-timeline",
-        f"{figures.NAMES[kind].capitalize()} over time",
+        f"{KIND_NOUNS[kind].capitalize()} over time",
         "Mean number waiting to be sent (the queue for the lock) and in flight, sent and not done.",
         wide=True,
     )

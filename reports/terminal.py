@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.reports import units
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _no_evidence(out: Console, document: dict[str, Any]) -> None:
 
 
 def _kind(out: Console, kind: str, summary: dict[str, Any], breakdown: Breakdown) -> None:
-    plural = {"call": "calls", "flush": "flushes"}[kind]
+    plural = KIND_NOUNS[kind]
     out.print()
     out.rule(
         Text(TITLES[kind], style="bold"),

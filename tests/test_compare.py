@@ -21,7 +21,8 @@ from xtrace.aftermath import DIRECTLY, served_after
 from xtrace.callers import AT_WORK, BLOCK_NS, callers_at_work
 from xtrace.cli import run
 from xtrace.cli_compare import sides
-from xtrace.compare import Comparison, compare, document, while_all_call
+from xtrace.compare import compare, while_all_call
+from xtrace.comparison import Comparison, document
 from xtrace.emulator.host import Emulation
 from xtrace.emulator.output import made
 from xtrace.emulator.rings import Tool

@@ -65,8 +65,9 @@ def compare(
     before, after = sides(traces)
     chosen = selection(cpus, from_, to)
     check_html(html, force)
-    from xtrace import compare as comparing
     from xtrace import gate
+    from xtrace.compare import compare as compared
+    from xtrace.comparison import document
     from xtrace.sides import Run
     from xtrace.swimlanes import worst_of
 
@@ -81,7 +82,7 @@ def compare(
                     lanes += [(name, lane) for lane in worst_of(trace, chosen, WORST_LANES)]
                 runs[name].append(Run.of(trace, chosen))
                 warn(trace)
-    found = comparing.compare(runs["before"], runs["after"])
+    found = compared(runs["before"], runs["after"])
     judged = tuple(gate.judge(found, rule) for rule in rules)
     if html is not None:
         from xtrace.provenance import provenance
@@ -92,8 +93,7 @@ def compare(
         options = {"--cpu-hz": cpu_hz, "--cpus": cpus, "--from": from_, "--to": to, "--fail-on": fail_on}
         write_html(html, comparison_page.page(found, lanes, provenance([*files, *maps], options)))
     if format_ == "json":
-        document = comparing.document(found)
-        print_json(document | {"rules": [{"failed": one.failed, "sentence": one.sentence} for one in judged]})
+        print_json(document(found) | {"rules": [{"failed": one.failed, "sentence": one.sentence} for one in judged]})
     else:
         from xtrace.reports import comparison, terminal
 

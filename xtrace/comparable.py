@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from xtrace.episodes.assemble import KIND_NOUNS
+from xtrace.grouping import rows_by
 from xtrace.statistics import MIN_BLOCKS
 
 if TYPE_CHECKING:
-    from xtrace.compare import KindComparison
+    from xtrace.comparison import KindComparison
     from xtrace.sides import Costs, Kind, Run
 
 TOLERANCE: Final = 0.10
@@ -20,7 +22,6 @@ TOLERANCE: Final = 0.10
 HZ_TOLERANCE: Final = 0.005
 MIX_TOLERANCE: Final = 0.15
 DISTURBED: Final = 1.5
-NOUNS: Final = {"call": "calls", "flush": "flushes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def work_done(old: Costs, new: Costs) -> Work:
     """Hold the work of both sides, neither of which is empty, against each other."""
     ran = [_execution(side) for side in (old, new)]
     weight = shift = 0.0
-    for name in ran[0].keys() & ran[1].keys():
+    for name in sorted(ran[0].keys() & ran[1].keys()):
         mine, theirs = ran[0][name], ran[1][name]
         count = min(len(mine), len(theirs))
         if count >= MIN_BLOCKS and (medians := (np.median(mine), np.median(theirs)))[0] > 0 and medians[1] > 0:
@@ -63,9 +64,10 @@ def work_done(old: Costs, new: Costs) -> Work:
 
 
 def _execution(side: Costs) -> dict[str, NDArray[np.float64]]:
-    work = side.episodes["work"].astype(str).to_numpy()[side.deliveries["row"].to_numpy()]
+    work = side.episodes["work"].astype("category").cat
+    code = work.codes.to_numpy()[side.deliveries["row"].to_numpy()]
     times = side.deliveries["execution_ns"].to_numpy(np.float64)
-    return {str(name): times[work == name] for name in np.unique(work)}
+    return {str(work.categories[one]): times[rows] for one, rows in rows_by(code)}
 
 
 def _disturbance(ran: Mapping[str, NDArray[np.float64]]) -> float:
@@ -97,7 +99,7 @@ def _of_models(before: Sequence[Run], after: Sequence[Run]) -> Iterator[str]:
 
 def _of_work(found: Mapping[Kind, KindComparison]) -> Iterator[str]:
     for kind, one in found.items():
-        nouns = NOUNS[kind]
+        nouns = KIND_NOUNS[kind]
         work = one.work
         if work.percent is None:
             what = "symbol maps of both sides would name them" if kind == "call" else "their flags differ"

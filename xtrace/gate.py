@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from xtrace.compare import METRICS, STATISTICS, Comparison
+from xtrace.comparison import METRICS, STATISTICS, Comparison
 from xtrace.errors import UsageError
 from xtrace.statistics import Change
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from xtrace.aftermath import served_after
 from xtrace.callers import callers_at_work
-from xtrace.episodes.assemble import KIND_NAMES
 from xtrace.episodes.tables import to_pandas
 from xtrace.parsers.event import class_of
 from xtrace.selection import Selection
@@ -180,8 +179,3 @@ def _work(rows: pd.DataFrame, kind: Kind) -> pd.Categorical:
             name if isinstance(name, str) else f"0x{int(func):x}" for name, func in zip(first, values, strict=True)
         ]
     return pd.Categorical(np.array(names, object)[codes] if len(codes) else [], categories=sorted(set(names)))
-
-
-def kinds() -> tuple[Kind, ...]:
-    """Calls, and flushes."""
-    return KIND_NAMES

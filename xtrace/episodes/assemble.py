@@ -24,6 +24,7 @@ from xtrace.symbols import Symbols, function_names
 CALL_FUNCTION_VECTOR: Final = 0xFB
 INVALIDATE_TLB_VECTOR: Final = 0xFD
 KIND_NAMES: Final = ("call", "flush")
+KIND_NOUNS: Final = {"call": "calls", "flush": "flushes"}
 
 
 @dataclass(frozen=True, slots=True)
