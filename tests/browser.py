@@ -20,8 +20,9 @@ QUIET: Final = [
     "--disable-component-update",
     "--disable-sync",
     "--disable-quic",
+    "--disable-dev-shm-usage",
 ]
-"""What keeps Chromium from asking the network for things of its own."""
+"""What keeps Chromium from asking the network for things of its own, and from needing much shared memory."""
 
 
 @contextmanager
