@@ -1,5 +1,6 @@
 # make demo    analyze and compare bundled traces; the reports go to demo/
 # make test    lint, format, types and tests
+# make docs    build the documentation and the man pages into build/docs
 # make bench   measure speed and memory against xenalyze
 # make format  put the sources into the common format
 # make clean   remove all that these have made
@@ -16,7 +17,7 @@ READY := $(VENV)/.ready
 # The frequency is what `xl info` said on that machine: a trace of these events only does not tell it.
 DEMO := --cpu-hz 60000000 --force
 
-.PHONY: demo test bench format clean
+.PHONY: demo test docs bench format clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -35,6 +36,12 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+docs: $(READY)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs/html
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2> /dev/null || date +%s)} \
+		$(BIN)/python -m sphinx -q -W --keep-going -b man docs build/docs/man
+	@echo "Documentation: build/docs/html/index.html; man pages: build/docs/man"
+
 bench: $(READY)
 	$(BIN)/python benchmarks/decode.py $(BENCH_ARGS)
 
@@ -43,7 +50,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo docs/commands build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find parsers reports xtrace tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml

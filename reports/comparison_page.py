@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from xtrace import __version__
-from xtrace.compare import contested
+from xtrace.comparing import contested
 from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.reports import comparison, figures, parts, units
 from xtrace.reports.answer import answer

@@ -22,7 +22,7 @@ def emulation(out: Console, emulated: Emulation, written: Written) -> None:
     """What happened, and where it was written."""
     host = emulated.host
     out.print(
-        f"{host.cpus} CPUs, {host.vendor}, {host.model}, seed {host.seed}: "
+        f"{host.cpus} CPUs, {host.vendor}, {emulated.design.name}, seed {host.seed}: "
         f"{units.time(emulated.duration_ns)} emulated, {units.count(written.records)} records, "
         f"{units.count(written.lost)} lost"
     )

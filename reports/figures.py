@@ -1,6 +1,6 @@
 """Figures of calls and flushes, for a report, a notebook or a file.
 
-Each takes tables as `Trace.episodes()` and `Trace.deliveries()` give them (or some of their rows) and returns a
+Each takes tables as `Trace.df_episodes()` and `Trace.df_deliveries()` give them (or some of their rows) and returns a
 Matplotlib Figure.
 """
 
@@ -102,7 +102,7 @@ def histogram(sides: Mapping[str, pd.DataFrame], kind: Kind = "call", column: st
 
 def heat_map(before: Tables, after: Tables, kind: Kind = "call") -> Figure:
     """The grid: change of the mean of what callers paid, by CPUs in the mask and callers at work."""
-    from xtrace.compare import grid
+    from xtrace.comparing import grid
     from xtrace.sides import Run, costs
 
     sides = [costs([Run({}, frozenset(), *tables)], kind) for tables in (before, after)]

@@ -10,7 +10,6 @@ import numpy as np
 
 from xtrace.context import IDLE_DOMAIN, NOBODY
 from xtrace.decode import Batch, Group
-from xtrace.merge import Merger
 from xtrace.parsers import vectors
 from xtrace.parsers.container import CPU_CHANGE
 from xtrace.parsers.event import Event
@@ -42,7 +41,7 @@ def lines(
     the vCPU on the record's CPU. Window headers are left out unless `events` names them.
     """
     render = {"text": _Text, "json": _Json, "raw": _Raw}[form](trace)
-    merger = Merger()
+    merger = trace.order()
     for batch, rows in trace.batches(selection):
         chosen = np.zeros(len(batch.starts), np.bool_)
         chosen[rows] = True

@@ -13,6 +13,7 @@ from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.reports import units
 
 if TYPE_CHECKING:
+    from xtrace.dataset.write import Written
     from xtrace.summary import Breakdown
 
 PIPE_WIDTH = 110
@@ -45,6 +46,12 @@ def analysis(out: Console, document: dict[str, Any], kinds: dict[str, Breakdown]
         summary = document["episodes"][kind]
         if summary["count"]:
             _kind(out, kind, summary, breakdown)
+
+
+def stored(out: Console, written: Written) -> None:
+    """Where a trace is in a dataset, and how much it holds."""
+    rows = ", ".join(f"{units.count(count)} {table}" for table, count in written.rows.items())
+    out.print(Text(f"{units.printable(str(written.folder))}: {rows}; {units.size(written.size_bytes)}"), soft_wrap=True)
 
 
 def trust(

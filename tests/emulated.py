@@ -19,7 +19,7 @@ def analyzed(path: Path, plan: Plan, records: Records = "all") -> tuple[str, int
     content, truth, _, lost = made(emulation, plan.tool, records)
     path.write_bytes(content)
     with xtrace.open(path, cpu_hz=plan.host.hz) as trace:
-        episodes, deliveries = trace.episodes(arrow=True).to_pylist(), trace.deliveries(arrow=True).to_pylist()
+        episodes, deliveries = trace.table_episodes().to_pylist(), trace.table_deliveries().to_pylist()
         assert not trace.survey.skips
         assert sum(trace.lost_by_cpu.values()) <= lost  # what is lost at the end has no record that says so
         model = trace.tables.model

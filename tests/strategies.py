@@ -124,7 +124,8 @@ def captures(
     draw: Any, record: SearchStrategy[Record] | None = None, max_windows: int = 12, max_records: int = 12
 ) -> list[Window]:
     """Windows as xentrace writes them: the cycle counts of each CPU never go back."""
-    record = record or st.one_of(records(), records(), undeclared_records())
+    if record is None:
+        record = st.one_of(records(), records(), undeclared_records())
     drawn = draw(st.lists(st.tuples(cpus, st.lists(record, max_size=max_records)), min_size=1, max_size=max_windows))
     clock: dict[int, int] = {}
     windows = []

@@ -28,13 +28,13 @@ def test_exported_names() -> None:
 
 
 def test_tables_have_their_schemas(trace: xtrace.Trace) -> None:
-    assert trace.episodes(arrow=True).schema.equals(EPISODES)
-    assert trace.deliveries(arrow=True).schema.equals(DELIVERIES)
+    assert trace.table_episodes().schema.equals(EPISODES)
+    assert trace.table_deliveries().schema.equals(DELIVERIES)
     assert all(field.metadata[b"meaning"] for field in [*EPISODES, *DELIVERIES])
 
 
 def test_frames(trace: xtrace.Trace) -> None:
-    episodes, deliveries = trace.episodes(), trace.deliveries()
+    episodes, deliveries = trace.df_episodes(), trace.df_deliveries()
     assert list(episodes.columns) == EPISODES.names
     assert episodes["start_ns"].dtype == pd.Int64Dtype()
     assert episodes["initiator"].dtype == "uint16"
@@ -52,7 +52,7 @@ def test_frames(trace: xtrace.Trace) -> None:
 
 
 def test_missing_is_null(trace: xtrace.Trace) -> None:
-    cut = trace.episodes()
+    cut = trace.df_episodes()
     cut = cut[~cut["complete"]]
     assert len(cut) == 2
     assert cut["done_ns"].isna().any()
@@ -60,21 +60,21 @@ def test_missing_is_null(trace: xtrace.Trace) -> None:
 
 
 def test_events(trace: xtrace.Trace) -> None:
-    starts = trace.events("smp_call_start")
+    starts = trace.df_events("smp_call_start")
     assert list(starts.columns) == ["ns", "tsc", "cpu", "event", "domain", "vcpu", "seq", "func", "wait", "n_cpus"]
     assert len(starts) == 1556
     assert starts["ns"].is_monotonic_increasing
-    assert isinstance(trace.events("0x804001", arrow=True), pa.Table)
-    everything = trace.events("HW")
+    assert isinstance(trace.table_events("0x804001"), pa.Table)
+    everything = trace.df_events("HW")
     assert set(everything["event"]) >= {"SMP_CALL_START", "TRC_HW_IRQ_HANDLED"}
     assert everything.loc[everything["event"] == "SMP_CALL_DONE", "func"].isna().all()
 
 
 def test_events_that_are_not_there(trace: xtrace.Trace) -> None:
     with pytest.raises(MissingEventsError, match="no HVM records; it has SMP_CALL_ENTER"):
-        trace.events("HVM")
+        trace.df_events("HVM")
     with pytest.raises(UsageError, match="no such event"):
-        trace.events("TRC_NONSENSE")
+        trace.df_events("TRC_NONSENSE")
 
 
 def test_summary_and_info_agree(trace: xtrace.Trace) -> None:

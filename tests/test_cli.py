@@ -17,7 +17,7 @@ from xtrace.cli import run
 SAMPLES = Path(__file__).parent.parent / "sample_traces"
 BENCH = str(SAMPLES / "bench-lockless.bin")
 DOM0 = str(SAMPLES / "dom0-stock.bin")
-COMMANDS = ("analyze", "info", "dump")
+COMMANDS = ("analyze", "info", "dump", "compare", "dataset", "export", "whatif", "tracepoints")
 
 DISTRIBUTION = {"mean", "p50", "p90", "p99", "max"}
 PHASES = ("total_ns", "lock_wait_ns", "delivery_ns", "execution_ns")
@@ -185,7 +185,7 @@ def test_bad_input(tmp_path: Path) -> None:
     noise.write_bytes(b"not a trace at all, but text\n" * 99)
     symbols.write_text("ffff82d040200000 T good\nbad line\n")
     assert "No such file" in failure("analyze", str(tmp_path / "none"), code=3)
-    assert "is a directory" in failure("info", str(tmp_path), code=3)
+    assert "a folder without traces" in failure("info", str(tmp_path), code=3)
     assert "is empty" in failure("analyze", str(empty), code=3)
     assert "no xentrace window" in failure("dump", str(noise), code=3)
     assert "line 2" in failure("analyze", BENCH, "--symbols", str(symbols), code=3)

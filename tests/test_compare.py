@@ -21,7 +21,7 @@ from xtrace.aftermath import DIRECTLY, served_after
 from xtrace.callers import AT_WORK, BLOCK_NS, callers_at_work
 from xtrace.cli import run
 from xtrace.cli_compare import sides
-from xtrace.compare import compare, while_all_call
+from xtrace.comparing import compare_runs, while_all_call
 from xtrace.comparison import Comparison, document
 from xtrace.emulator.host import Emulation
 from xtrace.emulator.output import made
@@ -49,7 +49,7 @@ def pair(sample: Sample) -> Pair:
 
     def compared(name: str) -> Comparison:
         if name not in known:
-            known[name] = compare(
+            known[name] = compare_runs(
                 *([run_of(sample(f"{name}-{model}"), model, name)] for model in ("legacy", "lockless"))
             )
         return known[name]
@@ -174,7 +174,7 @@ def test_phases_add_up(pair: Pair) -> None:
 def test_a_trace_has_not_changed_from_itself() -> None:
     with xtrace.open(LOCKLESS, cpu_hz=HZ) as trace:
         one = Run.of(trace, Selection())
-    found = compare([one], [one])
+    found = compare_runs([one], [one])
     for kind in found.kinds.values():
         changes = [cell.change for cell in kind.grid] + [each for of in kind.metrics.values() for each in of.values()]
         assert {change.verdict for change in changes} <= {"no change", "too few"}
@@ -186,7 +186,7 @@ def test_swapped_sides_are_noticed() -> None:
     for path in (LOCKLESS, LEGACY):
         with xtrace.open(path, cpu_hz=HZ) as trace:
             runs.append(Run.of(trace, Selection()))
-    assert any("swapped" in alert for alert in compare(runs[:1], runs[1:]).alerts)
+    assert any("swapped" in alert for alert in compare_runs(runs[:1], runs[1:]).alerts)
 
 
 @pytest.mark.parametrize(
@@ -203,15 +203,15 @@ def test_what_makes_sides_hard_to_compare_is_said(change: dict[str, Any], said: 
     with xtrace.open(LOCKLESS, cpu_hz=HZ) as trace:
         one = Run.of(trace, Selection())
     other = replace(one, document=one.document | {"trace": one.document["trace"] | change})
-    assert any(said in alert for alert in compare([one], [other]).alerts)
-    assert not any(said in alert for alert in compare([one], [one]).alerts)
+    assert any(said in alert for alert in compare_runs([one], [other]).alerts)
+    assert not any(said in alert for alert in compare_runs([one], [one]).alerts)
 
 
 def test_another_event_mask_is_said() -> None:
     with xtrace.open(LOCKLESS, cpu_hz=HZ) as trace:
         one = Run.of(trace, Selection())
     other = replace(one, classes=one.classes | {"HVM"})
-    assert any("Only AFTER has records of class HVM" in alert for alert in compare([one], [other]).alerts)
+    assert any("Only AFTER has records of class HVM" in alert for alert in compare_runs([one], [other]).alerts)
 
 
 def test_traces_without_episodes_are_refused(sample: Sample) -> None:
@@ -220,7 +220,7 @@ def test_traces_without_episodes_are_refused(sample: Sample) -> None:
         with xtrace.open(path, cpu_hz=HZ) as trace:
             runs.append(Run.of(trace, Selection()))
     with pytest.raises(MissingEventsError, match="nothing to compare: before has 0 complete calls"):
-        compare(runs[:1], runs[1:])
+        compare_runs(runs[:1], runs[1:])
 
 
 def test_the_series_experiment_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -403,7 +403,7 @@ def test_a_part_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(compare_command(LEGACY, LOCKLESS, "--cpus", "0", "--from", "3s", "--format", "json")) == 0
     found = json.loads(capsys.readouterr().out)["kinds"]["call"]
     with xtrace.open(LOCKLESS, cpu_hz=HZ) as trace:
-        episodes = trace.episodes()
+        episodes = trace.df_episodes()
     assert found["after"]["complete"] == ((episodes["initiator"] == 0) & (episodes["start_ns"] >= 3_000_000_000)).sum()
     # Who else was calling counts, selected or not.
     assert {one["callers"]["high"] for one in found["grid"]} == {1, 2, 4}

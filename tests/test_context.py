@@ -23,7 +23,7 @@ def test_from_departure_to_arrival_nobody(opened: Opened) -> None:
     with opened(text) as trace:
         same(
             "ns domain vcpu\n0 - -\n10 - -\n20 1 2\n20 - -\n30 32767 0",
-            trace.events("SCHED", arrow=True),
+            trace.table_events("SCHED"),
         )
 
 
@@ -38,7 +38,7 @@ def test_changes_that_are_none_of_this_cpus(opened: Opened) -> None:
     with opened(text) as trace:
         same(
             "cpu domain vcpu\n0 - -\n1 - -\n0 1 0\n0 1 0",
-            trace.events("SCHED", arrow=True),
+            trace.table_events("SCHED"),
         )
 
 
@@ -52,7 +52,7 @@ def test_across_windows(opened: Opened) -> None:
          10 cpu0 CSCHED2_UPDATE_LOAD
     """
     with opened(text) as trace:
-        same("ns domain vcpu\n10 1 4\n20 2 5", trace.events("CSCHED2_UPDATE_LOAD", arrow=True))
+        same("ns domain vcpu\n10 1 4\n20 2 5", trace.table_events("CSCHED2_UPDATE_LOAD"))
 
 
 def test_records_without_a_time(opened: Opened) -> None:
@@ -65,7 +65,7 @@ def test_records_without_a_time(opened: Opened) -> None:
           - cpu0 HVM_NMI
     """
     with opened(text) as trace:
-        same("ns cpu domain vcpu\n- 0 - -\n0 0 1 4\n0 0 1 4", trace.events("HVM_NMI", arrow=True))
+        same("ns cpu domain vcpu\n- 0 - -\n0 0 1 4\n0 0 1 4", trace.table_events("HVM_NMI"))
 
 
 @pytest.mark.parametrize("evidence", ["CONTINUE_RUNNING domid=1 vcpuid=0", "SWITCH next_domid=1 next_unit=0"])
@@ -78,7 +78,7 @@ def test_after_lost_records(evidence: str, opened: Opened) -> None:
          50 cpu0 CSCHED2_UPDATE_LOAD
     """
     with opened(text) as trace:
-        same("ns domain vcpu\n1 1 0\n50 6 7", trace.events("CSCHED2_UPDATE_LOAD", arrow=True))
+        same("ns domain vcpu\n1 1 0\n50 6 7", trace.table_events("CSCHED2_UPDATE_LOAD"))
 
 
 def test_switches_serve_where_no_runstate_was_traced(opened: Opened) -> None:
@@ -88,7 +88,7 @@ def test_switches_serve_where_no_runstate_was_traced(opened: Opened) -> None:
          20 cpu0 SCHED_WAKE domid=5 vcpuid=1
     """
     with opened(text) as trace:
-        same("ns domain vcpu\n0 - -\n10 5 1\n20 32767 0", trace.events("SCHED", arrow=True))
+        same("ns domain vcpu\n0 - -\n10 5 1\n20 32767 0", trace.table_events("SCHED"))
 
 
 def test_another_capture_begins_with_nobody(tmp_path: Path) -> None:
@@ -98,4 +98,4 @@ def test_another_capture_begins_with_nobody(tmp_path: Path) -> None:
     with xtrace.open(path, cpu_hz=10**9) as trace:
         assert trace.survey.captures == 2
         assert trace.survey.zero_tsc == ZERO_CYCLES
-        same("ns domain vcpu\n900000000 1 0\n5 - -", trace.events("CSCHED2_UPDATE_LOAD", arrow=True))
+        same("ns domain vcpu\n900000000 1 0\n5 - -", trace.table_events("CSCHED2_UPDATE_LOAD"))

@@ -11,6 +11,7 @@ from captures import same
 from conftest import SAMPLES, Opened, Sample
 
 import xtrace
+from xtrace.episodes.tables import to_pandas
 from xtrace.trace import Trace
 
 HZ: Final = 10**9
@@ -43,7 +44,7 @@ def test_figures_of_the_real_traces(name: str, kind: str, expected: list[float],
 
 def assert_all_targets_served(trace: Trace, kind: str) -> None:
     """The CPUs that left the handler are those of the mask in every complete episode."""
-    episodes, deliveries = trace.episodes(), trace.deliveries()
+    episodes, deliveries = trace.df_episodes(), trace.df_deliveries()
     complete = episodes[(episodes["kind"] == kind) & episodes["complete"]].set_index("episode")
     left = deliveries[deliveries["exit_ns"].notna()].groupby("episode")["cpu"].agg(list)
     assert left.reindex(complete.index).tolist() == [list(cpus) for cpus in complete["targets"]]
@@ -66,7 +67,11 @@ def assert_all_targets_served(trace: Trace, kind: str) -> None:
 def test_hypervisor_of_the_real_traces(name: str, model: str, evidence: str, sample: Sample) -> None:
     with xtrace.open(sample(name)) as trace:
         found = trace.summary()["hypervisor"]
-        vectors = trace.episodes().groupby("kind", observed=True)["vector"].agg(lambda one: one.unique().tolist())
+        vectors = (
+            to_pandas(trace.tables.episodes)
+            .groupby("kind", observed=True)["vector"]
+            .agg(lambda one: one.unique().tolist())
+        )
     vendor = "unknown" if name.startswith("bench") else "vmx" if name.startswith("vmx") else "svm"
     if name == "dom0-stock":  # no HVM guest, no record that differs by vendor
         vendor = "unknown"
@@ -78,7 +83,7 @@ def test_hypervisor_of_the_real_traces(name: str, model: str, evidence: str, sam
 
 def test_calls_of_bench_legacy_by_mask_size(sample: Sample) -> None:
     with xtrace.open(sample("bench-legacy")) as trace:
-        episodes = trace.episodes()
+        episodes = trace.df_episodes()
     calls = episodes[episodes["kind"] == "call"]
     assert calls["n_targets"].value_counts().to_dict() == {1: 280, 2: 140, 4: 140, 8: 40}
 
@@ -88,7 +93,7 @@ def test_calls_of_bench_legacy_by_mask_size(sample: Sample) -> None:
 )
 def test_calls_that_carry_flushes(name: str, carrying: int, complete: int, sample: Sample) -> None:
     with xtrace.open(sample(name), symbols=SAMPLES / "symbols-lockless.map") as trace:
-        episodes = trace.episodes().set_index("episode", drop=False)
+        episodes = trace.df_episodes().set_index("episode", drop=False)
     carriers = episodes[episodes["parent"].notna()]
     assert (len(carriers), carriers["complete"].sum()) == (carrying, complete)
     assert set(carriers["kind"]) == {"call"}
@@ -102,7 +107,7 @@ def test_calls_that_carry_flushes(name: str, carrying: int, complete: int, sampl
 
 def test_one_enter_before_its_send(sample: Sample) -> None:
     with xtrace.open(sample("bench-lockless"), cpu_hz=HZ) as trace:
-        early = trace.deliveries().query("delivery_ns < 0")
+        early = trace.df_deliveries().query("delivery_ns < 0")
     assert len(early) == 1
     assert early["queue_ns"].tolist() == [0]
 
@@ -118,7 +123,7 @@ def benchmark_calls(model: str, sample: Sample) -> pd.DataFrame:
     """The calls of the benchmark's own function, each with the callers of its configuration."""
     symbols = SAMPLES / f"symbols-{model}.map"
     with xtrace.open(sample(f"bench8-{model}"), cpu_hz=60_000_000, symbols=symbols) as trace:
-        calls = trace.episodes().drop(columns="targets")
+        calls = trace.df_episodes().drop(columns="targets")
     calls = calls[calls["func_name"].str.endswith("delay_fn") & calls["complete"]]
     # A configuration begins every two seconds and lasts less than half a second.
     configuration = (calls["start_ns"].astype("int64").diff() > 500_000_000).cumsum()
@@ -198,14 +203,14 @@ def test_a_plain_call(opened: Opened) -> None:
             episode kind initiator seq start_ns send_ns done_ns lock_wait_ns total_ns n_targets targets straggler
                   0 call         0   7        0      10     100           10      100         2     1,2         2
             """,
-            trace.episodes(arrow=True),
+            trace.table_episodes(),
         )
         same(
             """
             func func_name wait flush_flags va parent inflight domain vcpu evidence confidence complete vector
               16         -  yes           -  -      -        1      -    -    exact        1.0      yes      -
             """,
-            trace.episodes(arrow=True),
+            trace.table_episodes(),
         )
         same(
             """
@@ -213,7 +218,7 @@ def test_a_plain_call(opened: Opened) -> None:
                   0   1       30      50          20           20        0      -    - unknown
                   0   2       35      80          25           45        0      -    - unknown
             """,
-            trace.deliveries(arrow=True),
+            trace.table_deliveries(),
         )
 
 
@@ -231,7 +236,7 @@ def test_a_plain_flush(opened: Opened) -> None:
              kind initiator total_ns func wait flush_flags        va straggler complete vector
             flush         3       30    -    -        2305 268431360         0      yes    253
             """,
-            trace.episodes(arrow=True),
+            trace.table_episodes(),
         )
 
 
@@ -250,10 +255,10 @@ def test_a_step_not_seen(left_out: str, answer: str, opened: Opened) -> None:
     text = "0 cpu3 SCHED_WAKE\n" + "\n".join(line for line in PLAIN.splitlines() if left_out not in line)
     with opened(text) as trace:
         head = "start_ns total_ns send_ns done_ns n_targets targets func wait straggler complete"
-        same(f"{head}\n{answer}", trace.episodes(arrow=True))
+        same(f"{head}\n{answer}", trace.table_episodes())
         assert trace.summary()["episodes"]["call"]["count"] == 1
         assert trace.summary()["episodes"]["call"]["complete"] == 0
-        deliveries = trace.deliveries(arrow=True)
+        deliveries = trace.table_deliveries()
     if left_out.startswith("cpu1"):
         same("cpu enter_ns exit_ns delivery_ns execution_ns\n1 - 50 - -\n2 35 80 25 45", deliveries)
     if left_out.startswith("cpu2"):
@@ -268,9 +273,9 @@ def test_a_trace_that_begins_inside_a_function(opened: Opened) -> None:
     with opened(text) as trace:
         same(
             "kind initiator seq start_ns done_ns inflight straggler domain complete\ncall 0 7 - 50 - 1 - no",
-            trace.episodes(arrow=True),
+            trace.table_episodes(),
         )
-        same("episode cpu enter_ns exit_ns queue_ns\n0 1 - 0 -", trace.deliveries(arrow=True))
+        same("episode cpu enter_ns exit_ns queue_ns\n0 1 - 0 -", trace.table_deliveries())
 
 
 def test_seq_wraps(opened: Opened) -> None:
@@ -287,7 +292,7 @@ def test_seq_wraps(opened: Opened) -> None:
           9 cpu0 CALL_DONE  seq=0
     """
     with opened(text) as trace:
-        same("seq start_ns complete\n4294967295 0 yes\n0 5 yes", trace.episodes(arrow=True))
+        same("seq start_ns complete\n4294967295 0 yes\n0 5 yes", trace.table_episodes())
 
 
 def test_a_key_used_again(opened: Opened) -> None:
@@ -311,9 +316,9 @@ def test_a_key_used_again(opened: Opened) -> None:
                   10      11       -   16       1        1       no
                   20      21      24   32       2        2      yes
             """,
-            trace.episodes(arrow=True),
+            trace.table_episodes(),
         )
-        same("episode cpu enter_ns exit_ns\n0 1 12 13\n1 2 22 23", trace.deliveries(arrow=True))
+        same("episode cpu enter_ns exit_ns\n0 1 12 13\n1 2 22 23", trace.table_deliveries())
 
 
 def test_a_target_outside_the_mask(opened: Opened) -> None:
@@ -326,8 +331,8 @@ def test_a_target_outside_the_mask(opened: Opened) -> None:
     """
     )
     with opened(text) as trace:
-        same("n_targets targets complete\n2 1,2 no", trace.episodes(arrow=True))
-        assert trace.deliveries()["cpu"].tolist() == [1, 2, 5]
+        same("n_targets targets complete\n2 1,2 no", trace.table_episodes())
+        assert trace.df_deliveries()["cpu"].tolist() == [1, 2, 5]
 
 
 WIDE: Final = """
@@ -350,9 +355,9 @@ def test_a_mask_of_several_words_and_sparse_cpus(opened: Opened) -> None:
     with opened(WIDE) as trace:
         same(
             "initiator send_ns n_targets targets straggler complete\n3000 10 3 1,65,16382 16382 yes",
-            trace.episodes(arrow=True),
+            trace.table_episodes(),
         )
-        same("cpu delivery_ns\n1 10\n65 20\n16382 30", trace.deliveries(arrow=True))
+        same("cpu delivery_ns\n1 10\n65 20\n16382 30", trace.table_deliveries())
         assert trace.info["trace"]["cpus"] == [1, 65, 3000, 16382]
 
 
@@ -360,7 +365,7 @@ def test_one_word_of_a_mask_lost(opened: Opened) -> None:
     """START says how many CPUs the mask has, so the loss shows although every known target answered."""
     cut = "\n".join(line for line in WIDE.splitlines() if "64" not in line and "cpu65" not in line)
     with opened(cut) as trace:
-        same("n_targets targets complete\n2 1,16382 no", trace.episodes(arrow=True))
+        same("n_targets targets complete\n2 1,16382 no", trace.table_episodes())
 
 
 def test_an_initiator_in_its_own_mask(opened: Opened) -> None:
@@ -374,8 +379,8 @@ def test_an_initiator_in_its_own_mask(opened: Opened) -> None:
          13 cpu0 CALL_DONE  seq=1
     """
     with opened(text) as trace:
-        same("targets straggler complete\n0,1 0 yes", trace.episodes(arrow=True))
-        same("cpu execution_ns queue_ns\n0 10 0\n1 1 0", trace.deliveries(arrow=True))
+        same("targets straggler complete\n0,1 0 yes", trace.table_episodes())
+        same("cpu execution_ns queue_ns\n0 10 0\n1 1 0", trace.table_deliveries())
 
 
 CROSSED: Final = """
@@ -401,7 +406,7 @@ def test_a_waiting_initiator_serves_others(opened: Opened) -> None:
                     0        0       70        1      -         1      yes    251
                     1       12       63        2      -         0      yes    251
             """,
-            trace.episodes(arrow=True),
+            trace.table_episodes(),
         )
         summary = trace.summary()
     assert summary["hypervisor"]["smp_model"] == "lockless"
@@ -423,7 +428,7 @@ def test_calls_one_by_one_that_were_asked_for_together(opened: Opened) -> None:
          70 cpu2 CALL_DONE  seq=1
     """
     with opened(text) as trace:
-        same("initiator lock_wait_ns inflight\n0 10 1\n2 36 2", trace.episodes(arrow=True))
+        same("initiator lock_wait_ns inflight\n0 10 1\n2 36 2", trace.table_episodes())
         summary = trace.summary()
     assert summary["hypervisor"]["smp_model"] == "legacy"
     assert summary["episodes"]["call"]["overlapping"] == 0
@@ -450,7 +455,7 @@ def test_in_flight_counts(opened: Opened) -> None:
              call         2   1        2
              call         0   2        2
             """,
-            trace.episodes(arrow=True),
+            trace.table_episodes(),
         )
 
 
@@ -471,7 +476,7 @@ def test_an_asynchronous_lockless_call(opened: Opened) -> None:
     with opened(text) as trace:
         same(
             "seq wait lock_wait_ns total_ns inflight complete\n1 no 2 3 1 yes\n2 yes 36 56 1 yes",
-            trace.episodes(arrow=True),
+            trace.table_episodes(),
         )
         assert trace.summary()["episodes"]["call"]["overlapping"] == 0
 
@@ -500,7 +505,7 @@ def test_queueing_behind_other_initiators(opened: Opened) -> None:
                   1   9          45       40
                   2   9          76       60
             """,
-            trace.deliveries(arrow=True),
+            trace.table_deliveries(),
         )
 
 
@@ -532,7 +537,7 @@ def test_a_flush_carried_by_a_call(opened: Opened) -> None:
                   1  call   5      0       18      yes    251
                   2  call   6      -        9      yes    251
             """,
-            trace.episodes(arrow=True),
+            trace.table_episodes(),
         )
         same(
             """
@@ -541,7 +546,7 @@ def test_a_flush_carried_by_a_call(opened: Opened) -> None:
                   1   1           7            6        0
                   2   1           2            2        0
             """,
-            trace.deliveries(arrow=True),
+            trace.table_deliveries(),
         )
         assert trace.summary()["hypervisor"]["smp_model"] == "lockless"
 
@@ -558,7 +563,7 @@ def test_a_call_served_while_a_flush_waits_is_not_its_carrier(opened: Opened) ->
     with opened(text) as trace:
         same(
             "kind initiator seq parent\nflush 0 1 -\ncall 3 9 -\ncall 0 5 0\ncall 0 6 -",
-            trace.episodes(arrow=True),
+            trace.table_episodes(),
         )
 
 
@@ -566,8 +571,8 @@ def test_lost_records_in_between(opened: Opened) -> None:
     """CPU 1 lost its ENTER: the episode is kept, and not counted."""
     told = "40 cpu1 LOST_RECORDS lost=3 domid=2 vcpuid=1 first_tsc=25"
     with opened(re.sub(r"30 cpu1 CALL_ENTER.*", told, PLAIN)) as trace:
-        same("total_ns complete\n100 no", trace.episodes(arrow=True))
-        same("cpu enter_ns exit_ns\n1 - 50\n2 35 80", trace.deliveries(arrow=True))
+        same("total_ns complete\n100 no", trace.table_episodes())
+        same("cpu enter_ns exit_ns\n1 - 50\n2 35 80", trace.table_deliveries())
         assert trace.summary()["trace"]["lost_records"] == 3
         assert trace.lost_by_cpu == {1: 3}
 
@@ -581,7 +586,7 @@ def test_a_record_that_names_no_possible_initiator(opened: Opened) -> None:
     """
     )
     with opened(text) as trace:
-        same("initiator complete\n0 yes", trace.episodes(arrow=True))
+        same("initiator complete\n0 yes", trace.table_episodes())
         assert trace.tables.strays == 2
         assert trace.summary()["events"]["SMP_CALL_ENTER"] == 3
 
@@ -593,7 +598,7 @@ def test_a_mask_bit_beyond_any_cpu(opened: Opened) -> None:
           2 cpu0 CALL_SEND  seq=1 first_cpu=0xfffffff0 mask=1
     """
     with opened(text) as trace:
-        same("targets complete\n16382 no", trace.episodes(arrow=True))
+        same("targets complete\n16382 no", trace.table_episodes())
 
 
 STATES: Final = {
@@ -656,7 +661,7 @@ STATES: Final = {
 @pytest.mark.parametrize(("before", "answer"), STATES.values(), ids=STATES)
 def test_what_the_interrupt_hit(before: str, answer: str, between: str, opened: Opened) -> None:
     with opened(f"0 cpu7 SCHED_WAKE\n{before}\n{between}\n{PLAIN}") as trace:
-        rows = trace.deliveries(arrow=True)
+        rows = trace.table_deliveries()
     same(f"cpu domain vcpu state\n1 {answer}", rows.slice(0, 1))
 
 
@@ -672,4 +677,4 @@ def test_who_asked(opened: Opened) -> None:
          14 cpu0 CALL_DONE seq=9
     """
     with opened(text) as trace:
-        same("seq domain vcpu\n1 - -\n2 4 3\n9 - -", trace.episodes(arrow=True))
+        same("seq domain vcpu\n1 - -\n2 4 3\n9 - -", trace.table_episodes())

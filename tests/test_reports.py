@@ -194,7 +194,7 @@ def test_hostile_names_of_files_and_functions(tmp_path: Path, browser: Browser) 
             assert one.locator("script").count() == 1
             assert "onerror=alert(1)" in one.locator("body").inner_text()
     with xtrace.open(trace, symbols=symbols, cpu_hz=60_000_000) as opened:
-        assert opened.episodes()["func_name"].str.contains("onload").any()
+        assert opened.df_episodes()["func_name"].str.contains("onload").any()
 
 
 @pytest.mark.parametrize("kind", ["compare", "analyze"])
@@ -344,7 +344,7 @@ def test_a_million_episodes_make_a_small_page(tmp_path: Path, browser: Browser) 
 
 def test_figures_take_what_a_trace_gives(sample: Sample) -> None:
     opened = [xtrace.open(sample(f"bench8-{model}"), cpu_hz=60_000_000) for model in ("legacy", "lockless")]
-    tables = [(trace.episodes(), trace.deliveries()) for trace in opened]
+    tables = [(trace.df_episodes(), trace.df_deliveries()) for trace in opened]
     sides = {name: episodes for name, (episodes, _) in zip(("before", "after"), tables, strict=True)}
     for draw in (figures.ecdf, figures.histogram, figures.timeline, figures.waits_by_cpu, figures.phases):
         assert isinstance(draw(sides), Figure)
@@ -360,7 +360,7 @@ def test_figures_take_what_a_trace_gives(sample: Sample) -> None:
 
 def test_swimlanes_show_the_worst_and_who_was_in_its_way(sample: Sample) -> None:
     with xtrace.open(sample("bench8-lockless"), cpu_hz=60_000_000) as trace:
-        episodes, deliveries = trace.episodes(), trace.deliveries()
+        episodes, deliveries = trace.df_episodes(), trace.df_deliveries()
     (number,) = worst(episodes, 1)
     assert episodes["total_ns"][number] == episodes["total_ns"].max()
     (lane,) = swimlanes(episodes, deliveries, [number])
@@ -379,7 +379,7 @@ def test_swimlanes_show_the_worst_and_who_was_in_its_way(sample: Sample) -> None
 def test_swimlanes_mark_other_records(sample: Sample) -> None:
     with xtrace.open(sample("migrate-lockless")) as trace:
         lanes = worst_of(trace, xtrace.Selection(), 2)
-        events = trace.events("TRC_HVM_VMEXIT*")
+        events = trace.df_events("TRC_HVM_VMEXIT*")
     assert [lane.kind for lane in lanes] == ["flush", "flush", "call", "call"]
     assert any(cpu.marks_ns for lane in lanes for cpu in lane.cpus)
     for lane in lanes:

@@ -83,20 +83,20 @@ def test_functions_of_calls(tmp_path: Path) -> None:
     )
     map_path.write_text(MAP)
     with xtrace.open(trace_path, symbols=map_path) as trace:
-        assert trace.episodes(arrow=True)["func_name"].to_pylist() == [
+        assert trace.table_episodes()["func_name"].to_pylist() == [
             "file.c#first+0x4",
             "(interrupt only)",
             None,
             None,
         ]
     with xtrace.open(trace_path) as trace:
-        assert trace.episodes(arrow=True)["func_name"].to_pylist() == [None, "(interrupt only)", None, None]
+        assert trace.table_episodes()["func_name"].to_pylist() == [None, "(interrupt only)", None, None]
 
 
 @pytest.mark.parametrize("model", ["legacy", "lockless"])
 def test_the_maps_name_every_function_of_their_traces(model: str) -> None:
     with xtrace.open(SAMPLES / f"bench-{model}.bin", symbols=SAMPLES / f"symbols-{model}.map") as trace:
-        calls = trace.episodes().query("kind == 'call'")
+        calls = trace.df_episodes().query("kind == 'call'")
     assert calls["func_name"].notna().all()
     assert not calls["func_name"].str.startswith("0x").any()
     assert not calls["func_name"].str.contains(r"\+0x").any(), "calls are of functions, not of places in them"

@@ -2,7 +2,7 @@
 
 >>> import xtrace
 >>> with xtrace.open("trace.bin") as trace:
-...     episodes = trace.episodes()
+...     episodes = trace.df_episodes()
 """
 
 from __future__ import annotations
@@ -10,14 +10,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Selection", "Trace", "XtraceError", "__version__", "open"]
+__all__ = [
+    "Dataset",
+    "MissingEventsError",
+    "Selection",
+    "Trace",
+    "XtraceError",
+    "__version__",
+    "compare",
+    "emulate",
+    "load",
+    "open",
+    "whatif",
+]
 
 if TYPE_CHECKING:
-    from xtrace.errors import XtraceError
+    from xtrace.comparing import compare
+    from xtrace.dataset.load import Dataset, load
+    from xtrace.emulator.emulate import emulate
+    from xtrace.emulator.whatif import whatif
+    from xtrace.errors import MissingEventsError, XtraceError
+    from xtrace.opening import open
     from xtrace.selection import Selection
-    from xtrace.trace import Trace, open
+    from xtrace.trace import Trace
 
-_HOMES = {"Trace": "trace", "open": "trace", "Selection": "selection", "XtraceError": "errors"}
+_HOMES = {
+    "Dataset": "dataset.load",
+    "MissingEventsError": "errors",
+    "Selection": "selection",
+    "Trace": "trace",
+    "XtraceError": "errors",
+    "compare": "comparing",
+    "emulate": "emulator.emulate",
+    "load": "dataset.load",
+    "open": "opening",
+    "whatif": "emulator.whatif",
+}
 
 
 def __getattr__(name: str) -> Any:

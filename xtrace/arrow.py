@@ -38,6 +38,12 @@ def strings(texts: Sequence[str | None], codes: NDArray[np.integer] | None = Non
     return pa.StringArray.from_buffers(len(codes), offsets, pa.py_buffer(data), validity)
 
 
+def binary(data: bytes, sizes: NDArray[np.int64]) -> pa.BinaryArray:
+    """An Arrow array of byte strings of these sizes, one behind the other in `data`."""
+    offsets = np.append(0, np.cumsum(sizes)).astype(np.int32)
+    return pa.Array.from_buffers(pa.binary(), len(sizes), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
 def lists(lengths: NDArray[np.int64], items: pa.Array, missing: NDArray[np.bool_]) -> pa.ListArray:
     """An Arrow array of lists of these lengths, their items one behind the other; null where `missing`."""
     offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)

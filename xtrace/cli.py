@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from xtrace import __version__, cli_compare, cli_emulator
+from xtrace import __version__, cli_compare, cli_dataset, cli_emulator, cli_export, cli_tracepoints
 from xtrace.cli_common import (
     CpusOption,
     ForceOption,
     FromOption,
     HtmlOption,
     HzOption,
+    SymbolsOption,
     TableFormat,
     ToOption,
     TraceArgument,
@@ -47,12 +48,6 @@ class RecordFormat(StrEnum):
     text = "text"
     json = "json"
     raw = "raw"
-
-
-SymbolsOption = Annotated[
-    str | None,
-    typer.Option("--symbols", metavar="MAP", help="Names hypervisor functions: xen-syms.map, nm output."),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -160,8 +155,13 @@ def dump(
 
 
 app.command(epilog="Example: xtrace compare old/*.bin vs new/*.bin --html report.html")(cli_compare.compare)
+app.command(epilog="Example: xtrace dataset old/*.bin new/*.bin -o data")(cli_dataset.dataset)
+app.command(epilog="Example: xtrace export --perfetto trace.perfetto-trace trace.bin --symbols xen-syms.map")(
+    cli_export.export
+)
 app.add_typer(cli_emulator.app, name="emulate")
 app.command(epilog="Example: xtrace whatif legacy.bin --model lockless --against lockless.bin")(cli_emulator.whatif)
+app.command(epilog="Example: xtrace tracepoints legacy > legacy.cocci")(cli_tracepoints.tracepoints)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import typer
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from xtrace.reports.page import Page
     from xtrace.selection import Selection
     from xtrace.trace import Trace
+    from xtrace.trace_file import TraceFile
+
+AnyTrace = TypeVar("AnyTrace", bound="Trace")
 
 
 class TableFormat(StrEnum):
@@ -29,11 +32,15 @@ class TableFormat(StrEnum):
 
 TraceArgument = Annotated[
     str,
-    typer.Argument(metavar="TRACE", help="A file that xentrace wrote, plain, .gz, .xz or .zst; - for stdin."),
+    typer.Argument(metavar="TRACE", help="A file of xentrace, plain, .gz, .xz or .zst; - for stdin; or a dataset."),
 ]
 HzOption = Annotated[
     str | None,
     typer.Option("--cpu-hz", metavar="HZ", help="TSC frequency of the traced host: 2596.1M, 2.4G or plain Hz."),
+]
+SymbolsOption = Annotated[
+    str | None,
+    typer.Option("--symbols", metavar="MAP", help="Names hypervisor functions: xen-syms.map, nm output."),
 ]
 CpusOption = Annotated[
     str | None, typer.Option("--cpus", "--cpu", metavar="LIST", help="Only records of these CPUs: 0-3,8.")
@@ -66,11 +73,28 @@ def _hz(text: str | None) -> int | None:
 @contextmanager
 def opened(path: str, cpu_hz: str | None, symbols: str | None, *, once: bool) -> Iterator[Trace]:
     """The trace at this path, closed at the end, with a progress bar."""
-    from xtrace.trace import Trace
+    from xtrace.opening import open as open_trace
 
+    with _opened(open_trace, path, cpu_hz, symbols, once=once) as trace:
+        yield trace
+
+
+@contextmanager
+def opened_file(path: str, cpu_hz: str | None, symbols: str | None) -> Iterator[TraceFile]:
+    """As `opened`, but only a file or a pipe."""
+    from xtrace.trace_file import TraceFile
+
+    with _opened(TraceFile, path, cpu_hz, symbols, once=False) as trace:
+        yield trace
+
+
+@contextmanager
+def _opened(
+    open_trace: Callable[..., AnyTrace], path: str, cpu_hz: str | None, symbols: str | None, *, once: bool
+) -> Iterator[AnyTrace]:
     with (
         _Progress("reading") as progress,
-        Trace(
+        open_trace(
             path,
             cpu_hz=_hz(cpu_hz),
             symbols=symbols,
@@ -163,7 +187,7 @@ def warnings(trace: Trace) -> Iterator[str]:
     """What a reader of the figures must know and might not look for."""
     for skip in trace.survey.skips[:SHOWN_SKIPS]:
         what = f"{skip.length} bytes skipped" if skip.length else "nothing skipped"
-        yield f"{trace.reader.name}, byte {skip.offset}: {what}: {skip.reason}"
+        yield f"{trace.name}, byte {skip.offset}: {what}: {skip.reason}"
     more = len(trace.survey.skips) - SHOWN_SKIPS
     if more > 0:
         yield f"{more} more damaged places; `xtrace info` lists them"

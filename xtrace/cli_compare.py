@@ -66,8 +66,9 @@ def compare(
     chosen = selection(cpus, from_, to)
     check_html(html, force)
     from xtrace import gate
-    from xtrace.compare import compare as compared
+    from xtrace.comparing import compare_runs as compared
     from xtrace.comparison import document
+    from xtrace.opening import traces_at
     from xtrace.sides import Run
     from xtrace.swimlanes import worst_of
 
@@ -75,7 +76,7 @@ def compare(
     runs: dict[str, list[Run]] = {"before": [], "after": []}
     lanes: list[tuple[str, Swimlane]] = []
     for name, paths, symbols in (("before", before, symbols_before), ("after", after, symbols_after)):
-        for path in paths:
+        for path in (str(one) for given in paths for one in traces_at(given)):
             with opened(path, cpu_hz, symbols, once=html is None) as trace:
                 # Of several runs the first shows its worst.
                 if html is not None and not runs[name]:

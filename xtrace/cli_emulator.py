@@ -90,7 +90,7 @@ def bench(
         from xtrace.emulator.estimate import bench_of, costs_of
 
         with opened(like, cpu_hz, None, once=False) as trace:
-            episodes, deliveries = trace.episodes(), trace.deliveries()
+            episodes, deliveries = trace.df_episodes(), trace.df_deliveries()
             load = bench_of(episodes, deliveries)
             host = replace(host, hz=trace.clock.hz, costs=costs_of(episodes, deliveries))
     elif cpu_hz is not None:

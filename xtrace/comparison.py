@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from xtrace.comparable import Work
 from xtrace.sides import Costs, Kind
 from xtrace.statistics import Change, Mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METRICS: Final = {
     "lock_wait": "lock_wait_ns",
@@ -24,6 +27,27 @@ METRICS: Final = {
 
 QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 STATISTICS: Final = ("mean", *QUANTILES)
+
+CHANGE_COLUMNS: Final = {
+    "before_ns": "Float64",
+    "after_ns": "Float64",
+    "percent": "Float64",
+    "low_percent": "Float64",
+    "high_percent": "Float64",
+    "p": "Float64",
+    "effect": "Float64",
+    "n_before": "int64",
+    "n_after": "int64",
+    "units_before": "int64",
+    "units_after": "int64",
+    "unit": "string",
+    "verdict": "string",
+}
+"""Columns of frames of changes, by name, and their types; meanings as the fields of `statistics.Change`.
+
+_ns is nanoseconds, _percent (and `percent`) per cent of `before_ns`; the interval from low to high is the 95 % one. <NA>
+where it cannot be said.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +134,10 @@ class Contest:
 
 @dataclass(frozen=True, slots=True)
 class KindComparison:
-    """Calls or flushes on both sides; metrics: a change by name of METRICS and of STATISTICS."""
+    """Calls or flushes on both sides; metrics: a change by name of METRICS and of STATISTICS.
+
+    Methods `df_…` return the same as pandas frames, with columns in the order and of the types that they name.
+    """
 
     kind: Kind
     before: Totals
@@ -121,6 +148,72 @@ class KindComparison:
     works: tuple[Row, ...]
     domains: tuple[Row, ...]
     contest: Contest | None
+
+    def df_grid(self) -> pd.DataFrame:
+        """One row a cell of the grid, by mask and then callers: the change of the mean of what callers paid.
+
+        Columns: mask, callers (string, `3` or `3-4`: CPUs in the mask, callers at work), then CHANGE_COLUMNS.
+        """
+        rows = ({"mask": str(one.mask), "callers": str(one.callers)} | _cells(one.change) for one in self.grid)
+        return _frame(rows, {"mask": "string", "callers": "string"} | CHANGE_COLUMNS)
+
+    def df_metrics(self) -> pd.DataFrame:
+        """One row a figure and statistic, in order of METRICS and STATISTICS.
+
+        Columns: figure (string, a key of METRICS), statistic (string, of STATISTICS), then CHANGE_COLUMNS.
+        """
+        rows = (
+            {"figure": figure, "statistic": statistic} | _cells(change)
+            for figure, changes in self.metrics.items()
+            for statistic, change in changes.items()
+        )
+        return _frame(rows, {"figure": "string", "statistic": "string"} | CHANGE_COLUMNS)
+
+    def df_works(self) -> pd.DataFrame:
+        """One row a function or kind of flush, what cost most first: the change of the mean of what callers paid.
+
+        Columns: name (string), then CHANGE_COLUMNS.
+        """
+        return _frame_of(self.works)
+
+    def df_domains(self) -> pd.DataFrame:
+        """One row a domain of callers, what cost most first; columns as `df_works`."""
+        return _frame_of(self.domains)
+
+    def df_callers(self) -> pd.DataFrame:
+        """One row a side and initiating CPU of the busiest cell, `before` first: what it paid. No row without such a cell.
+
+        Columns: side (string, `before` or `after`), cpu (uint16), count (int64), mean_ns (Float64), low_ns, high_ns
+        (Float64, the 95 % interval of the mean, <NA> where it cannot be said), p99_ns (Float64), max_ns (int64).
+        """
+        sides = () if self.contest is None else (("before", self.contest.before), ("after", self.contest.after))
+        rows = (
+            {"side": side, "cpu": one.cpu, "count": one.count, "p99_ns": one.p99, "max_ns": one.max}
+            | {"mean_ns": one.mean.mean, "low_ns": one.mean.low, "high_ns": one.mean.high}
+            for side, callers in sides
+            for one in callers
+        )
+        times = dict.fromkeys(("mean_ns", "low_ns", "high_ns", "p99_ns"), "Float64")
+        return _frame(rows, {"side": "string", "cpu": "uint16", "count": "int64"} | times | {"max_ns": "int64"})
+
+
+def _cells(change: Change) -> dict[str, Any]:
+    """The cells of CHANGE_COLUMNS."""
+    values = asdict(change)
+    renamed = {"before_ns": "before", "after_ns": "after", "low_percent": "low", "high_percent": "high"}
+    return {name: values[renamed.get(name, name)] for name in CHANGE_COLUMNS if name != "verdict"} | {
+        "verdict": change.verdict
+    }
+
+
+def _frame_of(rows: Iterable[Row]) -> pd.DataFrame:
+    return _frame(({"name": one.name} | _cells(one.change) for one in rows), {"name": "string"} | CHANGE_COLUMNS)
+
+
+def _frame(rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(list(rows), columns=list(columns)).astype(columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,4 +78,6 @@ def occupant(runstate: States, switch: States, by_runstate: bool) -> Occupant:
     else:
         domain, vcpu = state["first"].astype(np.int32), state["second"].astype(np.int32)
     domain, vcpu = np.where(lost, low, domain), np.where(lost, high, vcpu)
+    # A domain number has 16 bits (xen/include/public/xen.h, domid_t); a switch record has room for more.
+    known &= (domain >> 16 == 0) & (vcpu >> 16 == 0)
     return Occupant(np.where(known, domain, NOBODY), np.where(known, vcpu, NOBODY), state["tsc"])

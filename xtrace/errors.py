@@ -10,6 +10,8 @@ XtraceError                 1   the root; never raised itself
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 
 class XtraceError(Exception):
     """Root of every error meant for a person: its text is one plain line."""
@@ -30,9 +32,18 @@ class InputError(XtraceError):
 
 
 class MissingEventsError(XtraceError):
-    """A question about events that the trace does not hold."""
+    """A question about events that the trace does not hold.
+
+    missing  the events asked for: names, classes or patterns
+    present  what the trace has: records by event name, most frequent first
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, missing: Sequence[str] = (), present: Mapping[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.missing = tuple(missing)
+        self.present = dict(present or {})
 
 
 class RegressionError(XtraceError):

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from xtrace.context import NOBODY
 from xtrace.decode import Batch, Group
-from xtrace.merge import Merger
 from xtrace.parsers.event import Event
 
 if TYPE_CHECKING:
@@ -18,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def event_table(trace: Trace, wanted: Callable[[Event], bool]) -> pa.Table:
-    """All records of these events in order of time. Columns as `Trace.events` documents them."""
+    """All records of these events in order of time. Columns as `Trace.table_events` documents them."""
     parts: list[pa.Table] = []
-    merger, ranks, base = Merger(), [], 0
+    merger, ranks, base = trace.order(), [], 0
     for batch, _ in trace.batches():
         items = np.full(len(batch.starts), None, object)
         for group in trace.groups(batch, wanted):
-            parts.append(_table(trace, batch.take(group.rows), group))
+            parts.append(records_table(trace, batch.take(group.rows), group))
             items[group.rows] = np.arange(base, base + len(group.rows))
             base += len(group.rows)
         ranks.append(merger.feed(batch, items))
@@ -35,7 +34,8 @@ def event_table(trace: Trace, wanted: Callable[[Event], bool]) -> pa.Table:
     return table.take(pa.array(np.concatenate(ranks).astype(np.int64)))
 
 
-def _table(trace: Trace, batch: Batch, group: Group) -> pa.Table:
+def records_table(trace: Trace, batch: Batch, group: Group) -> pa.Table:
+    """The records of one group, which the batch is of. Columns as `Trace.table_events` documents them."""
     columns: dict[str, pa.Array] = {
         "ns": pa.array(trace.clock.to_ns(batch.tsc), pa.int64(), mask=batch.tsc == 0),
         "tsc": pa.array(batch.tsc, pa.uint64()),
@@ -57,6 +57,8 @@ def _table(trace: Trace, batch: Batch, group: Group) -> pa.Table:
 
 
 def _column(values: Any) -> pa.Array:
+    if values.dtype == object:
+        return pa.array(values.tolist(), pa.list_(pa.uint32()))
     if isinstance(values, np.ma.MaskedArray):
         return pa.array(values.data, mask=np.ma.getmaskarray(values))
     if values.ndim == 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections import deque
@@ -68,6 +69,15 @@ class Reader:
                     f"{self.name}: no room to keep a copy for a second pass in {folder}: {reason.strerror}"
                 ) from None
         self._spooled = copy
+
+    def sha256(self) -> str:
+        """The hash, in hexadecimal, of the uncompressed input; a pass of its own."""
+        digest = hashlib.sha256()
+        with Source(self._spooled or self.path) as source:
+            room = memoryview(bytearray(CHUNK_BYTES))
+            while count := source.read_into(room):
+                digest.update(room[:count])
+        return digest.hexdigest()
 
     def blocks(self) -> Iterator[Block]:
         """The blocks in input order; then `skips` and `total_bytes` hold what framing found."""

@@ -47,7 +47,7 @@ def analysis(trace: Trace, selection: Selection, chosen: dict[str, Chosen]) -> d
     survey, tables = trace.survey, trace.tables
     return {
         "schema": "xtrace.analysis/1",
-        "trace": _measured(trace),
+        "trace": measured(trace),
         "hypervisor": {
             "smp_model": tables.model,
             "vendor": trace.dialect.vendor or "unknown",
@@ -216,7 +216,7 @@ def flush_name(flags: int) -> str:
     return "|".join(names) if names else f"0x{flags:x}"
 
 
-def _measured(trace: Trace) -> dict[str, Any]:
+def measured(trace: Trace) -> dict[str, Any]:
     """How much was read, how sure its times are, and what of it is missing."""
     survey, clock = trace.survey, trace.clock
     span = np.array([max(survey.last_tsc, survey.zero_tsc)], np.uint64)
@@ -238,7 +238,7 @@ def container(trace: Trace) -> dict[str, Any]:
     survey, lost_by_cpu = trace.survey, trace.lost_by_cpu
     return {
         "schema": "xtrace.info/1",
-        "trace": _measured(trace),
+        "trace": measured(trace),
         "captures": survey.captures,
         "windows": sum(totals.windows for totals in survey.cpus.values()),
         "cpus": [

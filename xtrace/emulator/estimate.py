@@ -28,7 +28,7 @@ def costs_of(episodes: pd.DataFrame, deliveries: pd.DataFrame) -> Costs:
     flight and the entry of an interrupt, DONE − the last EXIT the noticing. Entry is the least time from a START to an
     ENTER on a CPU that is interrupted while it waits; half the arrival where that is not seen.
 
-    episodes, deliveries: frames of `Trace.episodes()` and `Trace.deliveries()`.
+    episodes, deliveries: frames of `Trace.df_episodes()` and `Trace.df_deliveries()`.
     """
     default = Costs()
     alone = episodes[episodes.complete & (episodes.inflight == 1) & episodes.parent.isna()]

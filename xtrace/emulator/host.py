@@ -15,7 +15,8 @@ from xtrace.emulator.contexts import HLT, Guest, Idle, PvGuest, Scheduler, SvmGu
 from xtrace.emulator.costs import Costs
 from xtrace.emulator.log import Log
 from xtrace.emulator.machine import NS_PER_S, Activity, Cpu, Machine
-from xtrace.emulator.models import DESIGNS
+from xtrace.emulator.models import design_of
+from xtrace.emulator.models.design import Design
 from xtrace.emulator.requests import Request, Work
 from xtrace.emulator.tracepoints import Tracepoints
 from xtrace.errors import UsageError
@@ -35,7 +36,7 @@ class Host:
     """What is emulated.
 
     cpus         how many; hz their TSC's frequency
-    model        a key of `models.DESIGNS`
+    model        a key of `models.DESIGNS`, or a Design of your own
     vendor       whose CPUs, which decides what a guest's exits look like
     ipi_mode     how x2APIC addresses several CPUs
     seed         of everything drawn
@@ -45,7 +46,7 @@ class Host:
 
     cpus: int = 8
     hz: int = 2_400_000_000
-    model: str = "lockless"
+    model: str | type[Design] = "lockless"
     vendor: Vendor = "vmx"
     ipi_mode: IpiMode = "cluster"
     costs: Costs = field(default_factory=Costs)
@@ -58,8 +59,7 @@ class Host:
             raise UsageError(f"{self.cpus} CPUs: give 1 to {MAX_CPUS}")
         if not MIN_HZ <= self.hz <= MAX_HZ:
             raise UsageError(f"a CPU frequency of {self.hz} Hz is out of range: give 1 MHz to 10 GHz")
-        if self.model not in DESIGNS:
-            raise UsageError(f"no model {self.model}: give {', '.join(DESIGNS)}")
+        design_of(self.model)
 
 
 class Emulation:
@@ -78,7 +78,7 @@ class Emulation:
         self.begin = self.machine.loop.now
         self.log = Log(on=traced)
         self.trace = Tracepoints(self.log, self.machine.cycles(host.costs.trace_ns), host.first_seq)
-        self.design = DESIGNS[host.model](self.machine, self.trace)
+        self.design = design_of(host.model)(self.machine, self.trace)
         self.machine.handlers[LOCAL_TIMER_VECTOR] = self._timer_interrupt
         self.guest: Guest = {"vmx": VmxGuest, "svm": SvmGuest}[host.vendor](self.machine, self.log)
         self.pv = PvGuest()

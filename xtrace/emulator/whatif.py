@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,13 +16,15 @@ from xtrace.emulator.demand import Demand, demand
 from xtrace.emulator.estimate import costs_of
 from xtrace.emulator.host import Emulation, Host
 from xtrace.emulator.machine import NS_PER_S
-from xtrace.emulator.models import DESIGNS
+from xtrace.emulator.models import DESIGNS, design_of
+from xtrace.emulator.models.design import Design
 from xtrace.emulator.replay import Replay
 from xtrace.emulator.requests import Request
-from xtrace.errors import UsageError
+from xtrace.opening import open as open_trace
+from xtrace.trace import Trace
 
 if TYPE_CHECKING:
-    from xtrace.trace import Trace
+    import pandas as pd
 
 PHASES: Final = ("lock wait", "delivery", "execution", "completion", "total")
 
@@ -54,6 +58,10 @@ class Prediction:
 
     phases  by name, means over episodes, delivery and execution over their targets
     cells   by CPUs in the mask and callers at work in the same burst: total
+
+    Methods `df_…` return the same as pandas frames. Their last columns, in this order: traced_ns (float64), replayed_ns
+    (Float64, <NA> where the trace's design is not known), predicted_ns, low_ns, high_ns (float64), against_ns (Float64,
+    <NA> without another trace), episodes (int64); meanings as the fields of `Line`.
     """
 
     model: str
@@ -65,10 +73,50 @@ class Prediction:
     phases: dict[str, Line]
     cells: dict[tuple[int, int], Line]
 
+    def df_phases(self) -> pd.DataFrame:
+        """One row a phase, in order of PHASES. Columns: phase (string), then as the class says."""
+        return _frame(({"phase": name} | asdict(line) for name, line in self.phases.items()), {"phase": "string"})
+
+    def df_cells(self) -> pd.DataFrame:
+        """One row a cell, by mask and then callers. Columns: mask, callers (int64), then as the class says."""
+        rows = ({"mask": mask, "callers": callers} | asdict(line) for (mask, callers), line in self.cells.items())
+        return _frame(rows, {"mask": "int64", "callers": "int64"})
+
+
+def _frame(rows: Iterable[dict[str, Any]], keys: dict[str, str]) -> pd.DataFrame:
+    import pandas as pd
+
+    types = {one.name: "float64" for one in fields(Line)}
+    types |= {"replayed_ns": "Float64", "against_ns": "Float64", "episodes": "int64"}
+    return pd.DataFrame(list(rows), columns=[*keys, *types]).astype(keys | types)
+
+
+def whatif(
+    trace: Trace | str | os.PathLike[str],
+    model: str | type[Design] = "lockless",
+    *,
+    runs: int = 5,
+    against: Trace | str | os.PathLike[str] | None = None,
+) -> Prediction:
+    """What a trace's calls and flushes would have cost under another design, as `xtrace whatif` prints it.
+
+    trace, against  opened, or paths; against: a real trace of that design, shown beside
+    model           legacy, lockless, linux, fifo, or a Design of your own
+
+    Raises what `xtrace.open` raises, and UsageError for an unknown design or a trace without a complete call or flush.
+    """
+    with ExitStack() as stack:
+
+        def opened(one: Trace | str | os.PathLike[str]) -> Trace:
+            return one if isinstance(one, Trace) else stack.enter_context(open_trace(one))
+
+        other = None if against is None else opened(against)
+        return predict(opened(trace), model, runs=runs, against=other)
+
 
 def predict(
     trace: Trace,
-    model: str,
+    model: str | type[Design],
     *,
     runs: int = 5,
     against: Trace | None = None,
@@ -78,26 +126,25 @@ def predict(
 
     Raises UsageError for an unknown design, and for a trace without a complete call or flush.
     """
-    if model not in DESIGNS:
-        raise UsageError(f"no model {model}: give {', '.join(DESIGNS)}")
+    design = design_of(model)
     asked = _demand(trace)
     host = _host(trace, asked)
     own = trace.tables.model if trace.tables.model in DESIGNS else None
     cells = _cells(asked)
     traced = _of_trace(trace, cells)
     jittery = replace(host, costs=replace(host.costs, flight_jitter_ns=JITTER * host.costs.flight_ns))
-    found: dict[str, list[_Means]] = {}
-    models = [one for one in (own, model) if one is not None]
-    for one in dict.fromkeys(models):
+    found: dict[type[Design], list[_Means]] = {}
+    models = dict.fromkeys(design_of(one) for one in (own, design) if one is not None)
+    for one in models:
         for run in range(runs):
             replay = Replay(asked, replace(jittery, model=one, seed=1 + run))
             replay.run()
             found.setdefault(one, []).append(_of_replay(replay, cells))
-            progress(sum(map(len, found.values())), runs * len(set(models)))
+            progress(sum(map(len, found.values())), runs * len(models))
     other = None
     if against is not None:
         other = _of_trace(against, _cells(_demand(against)))
-    predicted, replayed = found[model], found[own] if own is not None else None
+    predicted, replayed = found[design], found[design_of(own)] if own is not None else None
 
     def line(key: object) -> Line:
         values = np.array([one.means[key] for one in predicted])
@@ -112,7 +159,7 @@ def predict(
         )
 
     return Prediction(
-        model,
+        design.name,
         trace.tables.model,
         runs,
         len(cells),
@@ -123,7 +170,7 @@ def predict(
     )
 
 
-def emulated(trace: Trace, model: str) -> Emulation:
+def emulated(trace: Trace, model: str | type[Design]) -> Emulation:
     """One replay with all its records, to be written. Raises as `predict` does."""
     asked = _demand(trace)
     replay = Replay(asked, replace(_host(trace, asked), model=model), traced=True)
@@ -149,12 +196,12 @@ def document(found: Prediction, path: str, against: str | None) -> dict[str, Any
 
 
 def _demand(trace: Trace) -> Demand:
-    return demand(trace.episodes(arrow=True), trace.deliveries(arrow=True))
+    return demand(trace.table_episodes(), trace.table_deliveries())
 
 
 def _host(trace: Trace, asked: Demand) -> Host:
     """A host like the traced one."""
-    return Host(asked.cpus, trace.clock.hz, costs=costs_of(trace.episodes(), trace.deliveries()))
+    return Host(asked.cpus, trace.clock.hz, costs=costs_of(trace.df_episodes(), trace.df_deliveries()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +238,10 @@ def _of_replay(replay: Replay, cells: Cells) -> _Means:
 def _of_trace(trace: Trace, cells: Cells) -> _Means:
     served: dict[int, dict[int, tuple[int, int]]] = {}
     columns = ("episode", "cpu", "enter_ns", "exit_ns")
-    for row in trace.deliveries(arrow=True).select(columns).to_pylist():
+    for row in trace.table_deliveries().select(columns).to_pylist():
         if row["episode"] in cells:
             served.setdefault(row["episode"], {})[row["cpu"]] = row["enter_ns"], row["exit_ns"]
-    rows = trace.episodes(arrow=True).select(("episode", "start_ns", "send_ns", "done_ns")).to_pylist()
+    rows = trace.table_episodes().select(("episode", "start_ns", "send_ns", "done_ns")).to_pylist()
     return _means(
         (
             (row["episode"], (row["start_ns"], row["send_ns"], row["done_ns"], served[row["episode"]]))

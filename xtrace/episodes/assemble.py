@@ -24,6 +24,7 @@ from xtrace.symbols import Symbols, function_names
 CALL_FUNCTION_VECTOR: Final = 0xFB
 INVALIDATE_TLB_VECTOR: Final = 0xFD
 KIND_NAMES: Final = ("call", "flush")
+EVIDENCE: Final = ("exact",)
 KIND_NOUNS: Final = {"call": "calls", "flush": "flushes"}
 
 
@@ -77,12 +78,12 @@ def assemble(found: Survey, clock: Clock, symbols: Symbols | None = None) -> Epi
     asked = targets.pop("asked")
     rows["targets"] = _target_lists(rows["n_targets"], targets["cpu"][asked])
     func = np.ma.masked_array(rows["func"], rows.pop("func_missing"))
-    rows["func_name"] = _names(func, symbols)
+    rows["func_name"] = function_column(func, symbols)
     rows["func"] = func
     for name in ("wait", "flush_flags", "va"):
         rows[name] = np.ma.masked_array(rows[name], rows.pop(f"{name}_missing"))
     rows["kind"] = dictionary(rows["kind"], KIND_NAMES)
-    rows["evidence"] = dictionary(np.zeros(len(order), np.int8), ("exact",))
+    rows["evidence"] = dictionary(np.zeros(len(order), np.int8), EVIDENCE)
     rows["confidence"] = np.ones(len(order))
     targets["state"] = dictionary(targets["state"], STATES)
     return EpisodeTables(
@@ -184,8 +185,8 @@ def _target_lists(n_targets: NDArray[Any], cpus: NDArray[Any]) -> pa.ListArray:
     return arrow.lists(lengths, arrow.array(cpus, pa.uint16()), unknown)
 
 
-def _names(func: Any, symbols: Symbols | None) -> pa.Array:
-    """Function names, null where the address is, or where no map was given to name it."""
+def function_column(func: Any, symbols: Symbols | None) -> pa.Array:
+    """Names of functions (a masked array of uint64), null where the address is, or where no map names it."""
     missing = np.ma.getmaskarray(func)
     distinct, inverse = np.unique(func.data, return_inverse=True)
     names: list[str | None] = list(function_names(distinct, symbols))

@@ -1,4 +1,4 @@
-"""The two tables of the project, as Arrow schemas: the same in Python, Parquet and JSON (docs/tables.md)."""
+"""The tables of episodes as Arrow schemas: the same in Python, Parquet and JSON (docs/tables.md)."""
 
 from __future__ import annotations
 
@@ -18,42 +18,48 @@ NULL: Final = np.int64(np.iinfo(np.int64).min)
 """Stands for "missing" in the integer arrays tables are made from; every table has null in its place."""
 
 
-def _field(name: str, kind: Any, meaning: str, *, nullable: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=nullable, metadata={"meaning": meaning})
+UNITS: Final = {"ns": "ns", "cycles": "cycles", "bytes": "bytes", "hz": "Hz", "tsc": "cycles"}
+"""Units by the last part of a column's name."""
+
+
+def column(name: str, kind: Any, meaning: str, *, nullable: bool = False) -> pa.Field:
+    """A column of a table: its metadata say `meaning` and `unit`, which is `none` for names, numbers and counts."""
+    unit = UNITS.get(name.rpartition("_")[2], "none")
+    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "meaning": meaning})
 
 
 EPISODES: Final = pa.schema(
     [
-        _field("episode", pa.uint64(), "number, in order of start"),
-        _field("kind", pa.dictionary(pa.int8(), pa.string()), "call or flush"),
-        _field("initiator", pa.uint16(), "CPU that asked"),
-        _field("seq", pa.uint32(), "the initiator's own count, by kind"),
-        _field("start_ns", pa.int64(), "START, ns since the trace's first timestamp", nullable=True),
-        _field("send_ns", pa.int64(), "first SEND", nullable=True),
-        _field("done_ns", pa.int64(), "DONE", nullable=True),
-        _field("lock_wait_ns", pa.int64(), "SEND − START", nullable=True),
-        _field("total_ns", pa.int64(), "DONE − START: what the caller paid", nullable=True),
-        _field("n_targets", pa.uint32(), "CPUs in the mask", nullable=True),
-        _field("targets", pa.list_(pa.uint16()), "CPUs in the mask, ascending", nullable=True),
-        _field("func", pa.uint64(), "calls: address of the function, 0 = only take the interrupt", nullable=True),
-        _field("func_name", pa.string(), "calls: its symbol, where a map was given", nullable=True),
-        _field("wait", pa.bool_(), "calls: the caller waits for the function to end", nullable=True),
-        _field("flush_flags", pa.uint32(), "flushes: Xen's FLUSH_* bits", nullable=True),
-        _field("va", pa.uint64(), "flushes: address", nullable=True),
-        _field("parent", pa.uint64(), "calls: episode of the flush that this call carries", nullable=True),
-        _field(
+        column("episode", pa.uint64(), "number, in order of start"),
+        column("kind", pa.dictionary(pa.int8(), pa.string()), "call or flush"),
+        column("initiator", pa.uint16(), "CPU that asked"),
+        column("seq", pa.uint32(), "the initiator's own count, by kind"),
+        column("start_ns", pa.int64(), "START, ns since the trace's first timestamp", nullable=True),
+        column("send_ns", pa.int64(), "first SEND", nullable=True),
+        column("done_ns", pa.int64(), "DONE", nullable=True),
+        column("lock_wait_ns", pa.int64(), "SEND − START", nullable=True),
+        column("total_ns", pa.int64(), "DONE − START: what the caller paid", nullable=True),
+        column("n_targets", pa.uint32(), "CPUs in the mask", nullable=True),
+        column("targets", pa.list_(pa.uint16()), "CPUs in the mask, ascending", nullable=True),
+        column("func", pa.uint64(), "calls: address of the function, 0 = only take the interrupt", nullable=True),
+        column("func_name", pa.string(), "calls: its symbol, where a map was given", nullable=True),
+        column("wait", pa.bool_(), "calls: the caller waits for the function to end", nullable=True),
+        column("flush_flags", pa.uint32(), "flushes: Xen's FLUSH_* bits", nullable=True),
+        column("va", pa.uint64(), "flushes: address", nullable=True),
+        column("parent", pa.uint64(), "calls: episode of the flush that this call carries", nullable=True),
+        column(
             "inflight",
             pa.uint32(),
             "episodes of its kind in flight when it started, itself included",
             nullable=True,
         ),
-        _field("straggler", pa.uint16(), "target whose EXIT came last", nullable=True),
-        _field("domain", pa.uint16(), "domain on the initiator at START", nullable=True),
-        _field("vcpu", pa.uint16(), "vCPU on the initiator at START", nullable=True),
-        _field("evidence", pa.dictionary(pa.int8(), pa.string()), "exact or inferred"),
-        _field("confidence", pa.float64(), "0 to 1; 1 where exact"),
-        _field("complete", pa.bool_(), "START, SEND, DONE and every target's ENTER and EXIT were seen"),
-        _field(
+        column("straggler", pa.uint16(), "target whose EXIT came last", nullable=True),
+        column("domain", pa.uint16(), "domain on the initiator at START", nullable=True),
+        column("vcpu", pa.uint16(), "vCPU on the initiator at START", nullable=True),
+        column("evidence", pa.dictionary(pa.int8(), pa.string()), "exact or inferred"),
+        column("confidence", pa.float64(), "0 to 1; 1 where exact"),
+        column("complete", pa.bool_(), "START, SEND, DONE and every target's ENTER and EXIT were seen"),
+        column(
             "vector",
             pa.uint8(),
             "interrupt vector it uses, where the hypervisor model is known",
@@ -64,26 +70,26 @@ EPISODES: Final = pa.schema(
 
 DELIVERIES: Final = pa.schema(
     [
-        _field("episode", pa.uint64(), "row of `episodes`"),
-        _field("cpu", pa.uint16(), "target"),
-        _field("enter_ns", pa.int64(), "ENTER, ns since the trace's first timestamp", nullable=True),
-        _field("exit_ns", pa.int64(), "EXIT", nullable=True),
-        _field(
+        column("episode", pa.uint64(), "row of `episodes`"),
+        column("cpu", pa.uint16(), "target"),
+        column("enter_ns", pa.int64(), "ENTER, ns since the trace's first timestamp", nullable=True),
+        column("exit_ns", pa.int64(), "EXIT", nullable=True),
+        column(
             "delivery_ns",
             pa.int64(),
             "ENTER − SEND; a little negative where a target was already serving",
             nullable=True,
         ),
-        _field("execution_ns", pa.int64(), "EXIT − ENTER", nullable=True),
-        _field(
+        column("execution_ns", pa.int64(), "EXIT − ENTER", nullable=True),
+        column(
             "queue_ns",
             pa.int64(),
             "part of delivery in which the target ran other initiators' functions",
             nullable=True,
         ),
-        _field("domain", pa.uint16(), "domain on the target at ENTER", nullable=True),
-        _field("vcpu", pa.uint16(), "vCPU on the target at ENTER", nullable=True),
-        _field(
+        column("domain", pa.uint16(), "domain on the target at ENTER", nullable=True),
+        column("vcpu", pa.uint16(), "vCPU on the target at ENTER", nullable=True),
+        column(
             "state",
             pa.dictionary(pa.int8(), pa.string()),
             "what the interrupt hit: guest, hypervisor, idle, unknown",

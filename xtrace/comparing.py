@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -26,6 +27,9 @@ from xtrace.comparison import (
 from xtrace.episodes.assemble import KIND_NAMES
 from xtrace.episodes.relations import meets
 from xtrace.errors import MissingEventsError
+from xtrace.opening import open as open_trace
+from xtrace.opening import traces_at
+from xtrace.selection import Selection
 from xtrace.sides import Costs, Kind, Run, costs
 from xtrace.statistics import (
     MIN_BLOCKS,
@@ -35,11 +39,37 @@ from xtrace.statistics import (
     corrected,
     mean_with_interval,
 )
+from xtrace.trace import Trace
 
 MAX_ROWS: Final = 200
 
 
-def compare(before: Sequence[Run], after: Sequence[Run]) -> Comparison:
+def compare(
+    before: Side | Sequence[Side], after: Side | Sequence[Side], selection: Selection | None = None
+) -> Comparison:
+    """What changed between two sides, each one or more traces: opened, or as paths of files or datasets.
+
+    Returns a `Comparison`, as `xtrace compare` prints it. Raises MissingEventsError where the sides have nothing in
+    common, and what `xtrace.open` raises.
+    """
+    return compare_runs(*(list(_runs(side, selection or Selection())) for side in (before, after)))
+
+
+Side = Trace | str | os.PathLike[str]
+"""A trace of a side of a comparison."""
+
+
+def _runs(side: Side | Sequence[Side], selection: Selection) -> Iterator[Run]:
+    for one in [side] if isinstance(side, Trace | str | os.PathLike) else side:
+        if isinstance(one, Trace):
+            yield Run.of(one, selection)
+            continue
+        for path in traces_at(one):
+            with open_trace(path) as trace:
+                yield Run.of(trace, selection)
+
+
+def compare_runs(before: Sequence[Run], after: Sequence[Run]) -> Comparison:
     """Compare two sides, of one or more runs each. Raises MissingEventsError where they have nothing in common."""
     every: tuple[Kind, ...] = KIND_NAMES
     costed = {kind: (costs(before, kind), costs(after, kind)) for kind in every}
