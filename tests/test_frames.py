@@ -1,4 +1,4 @@
-"""Frames of what comparisons and predictions found: their columns and types are a promise, their values the objects'."""
+"""Frames of comparisons and predictions: columns and types are a promise, values are those of the objects."""
 
 from __future__ import annotations
 
@@ -30,13 +30,11 @@ def types(frame: pd.DataFrame) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def compared() -> Comparison:
-    names = ("legacy", "lockless")
-    return xtrace.compare(
-        *(
-            xtrace.open(SAMPLES / f"bench8-{one}.bin", cpu_hz=HZ, symbols=SAMPLES / f"symbols-{one}.map")
-            for one in names
-        )
+    before, after = (
+        xtrace.open(SAMPLES / f"bench8-{one}.bin", cpu_hz=HZ, symbols=SAMPLES / f"symbols-{one}.map")
+        for one in ("legacy", "lockless")
     )
+    return xtrace.compare(before, after)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +88,8 @@ def test_callers(calls: KindComparison) -> None:
     assert list(frame.cpu) == [0, 2, 4, 6] * 2
     assert calls.contest is not None
     assert list(frame.mean_ns) == [one.mean.mean for one in (*calls.contest.before, *calls.contest.after)]
-    assert frame.loc[frame.max_ns.idxmax(), ["side", "cpu"]].tolist() == ["after", 6]
+    longest = frame.iloc[int(frame.max_ns.argmax())]
+    assert (longest.side, longest.cpu) == ("after", 6)
 
 
 def test_no_contest() -> None:

@@ -11,6 +11,7 @@ from xtrace.cli_common import (
     ForceOption,
     FromOption,
     HzOption,
+    SymbolsOption,
     ToOption,
     TraceArgument,
     opened,
@@ -26,10 +27,7 @@ def export(
         str,
         typer.Option("--perfetto", metavar="OUT", help="The file to write, for ui.perfetto.dev (docs/perfetto.md)."),
     ],
-    symbols: Annotated[
-        str | None,
-        typer.Option("--symbols", metavar="MAP", help="Names hypervisor functions: xen-syms.map, nm output."),
-    ] = None,
+    symbols: SymbolsOption = None,
     cpus: CpusOption = None,
     domain: Annotated[
         str | None,

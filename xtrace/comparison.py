@@ -45,8 +45,8 @@ CHANGE_COLUMNS: Final = {
 }
 """Columns of frames of changes, by name, and their types; meanings as the fields of `statistics.Change`.
 
-_ns is nanoseconds, _percent (and `percent`) per cent of `before_ns`; the interval from low to high is the 95 % one. <NA>
-where it cannot be said.
+_ns is nanoseconds, _percent (and `percent`) per cent of `before_ns`; from low to high is the 95 % interval. What cannot
+be said is <NA>.
 """
 
 
@@ -181,7 +181,9 @@ class KindComparison:
         return _frame_of(self.domains)
 
     def df_callers(self) -> pd.DataFrame:
-        """One row a side and initiating CPU of the busiest cell, `before` first: what it paid. No row without such a cell.
+        """One row a side and initiating CPU of the busiest cell, `before` first: what it paid.
+
+        Without such a cell there is no row.
 
         Columns: side (string, `before` or `after`), cpu (uint16), count (int64), mean_ns (Float64), low_ns, high_ns
         (Float64, the 95 % interval of the mean, <NA> where it cannot be said), p99_ns (Float64), max_ns (int64).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -43,6 +44,18 @@ class Trace(ABC):
     in which something can be missing has one of pandas' nullable types, with <NA> there; never 0 or −1.
     """
 
+    def __init__(self, symbols: str | os.PathLike[str] | None) -> None:
+        self._symbols_path = symbols
+
+    @cached_property
+    def symbols(self) -> Symbols | None:
+        """The symbol map, if one was given. Raises InputError where it cannot be read."""
+        if self._symbols_path is None:
+            return None
+        from xtrace.symbols import Symbols
+
+        return Symbols.read(self._symbols_path)
+
     @property
     @abstractmethod
     def name(self) -> str:
@@ -67,11 +80,6 @@ class Trace(ABC):
     @abstractmethod
     def lost_by_cpu(self) -> dict[int, int]:
         """Records that Xen dropped for want of room, by CPU; CPUs that lost none are not in it."""
-
-    @property
-    @abstractmethod
-    def symbols(self) -> Symbols | None:
-        """The symbol map, if one was given."""
 
     @property
     @abstractmethod

@@ -24,7 +24,6 @@ from xtrace.trace import Trace
 
 if TYPE_CHECKING:
     from xtrace.episodes.assemble import EpisodeTables
-    from xtrace.symbols import Symbols
 
 _INFPREV = next(header_of(event) for event in EVENTS if event.name == "TRC_SCHED_SWITCH_INFPREV")
 
@@ -63,7 +62,7 @@ class TraceFile(Trace):
     ) -> None:
         self._once = once
         self._cpu_hz = cpu_hz
-        self._symbols_path = symbols
+        super().__init__(symbols)
         if cpu_hz is not None:
             Clock(cpu_hz, "option")
         self.reader = Reader(path, workers, progress)
@@ -80,14 +79,6 @@ class TraceFile(Trace):
         """The hash, in hexadecimal, of the trace, uncompressed."""
         self.reader.spool()
         return self.reader.sha256()
-
-    @cached_property
-    def symbols(self) -> Symbols | None:
-        if self._symbols_path is None:
-            return None
-        from xtrace.symbols import Symbols
-
-        return Symbols.read(self._symbols_path)
 
     @cached_property
     def survey(self) -> Survey:

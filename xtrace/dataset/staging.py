@@ -41,7 +41,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
     except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def _places(root: Path) -> list[tuple[Path, str]]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -29,9 +29,6 @@ from xtrace.parsers.registry import Dialect
 from xtrace.selection import Selection
 from xtrace.survey import CpuTotals, Survey
 from xtrace.trace import Trace
-
-if TYPE_CHECKING:
-    from xtrace.symbols import Symbols
 
 BATCH_RECORDS: Final = 1 << 19
 
@@ -56,7 +53,7 @@ class StoredTrace(Trace):
         symbols: str | os.PathLike[str] | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self._symbols_path = symbols
+        super().__init__(symbols)
         self.facts: dict[str, Any] = read_table(self.folder / TRACES, "traces").to_pylist()[0]
         if cpu_hz not in (None, self.facts["cpu_hz"]):
             raise UsageError(
@@ -69,14 +66,6 @@ class StoredTrace(Trace):
 
     def close(self) -> None:
         """Nothing is held."""
-
-    @cached_property
-    def symbols(self) -> Symbols | None:
-        if self._symbols_path is None:
-            return None
-        from xtrace.symbols import Symbols
-
-        return Symbols.read(self._symbols_path)
 
     @cached_property
     def survey(self) -> Survey:
