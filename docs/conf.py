@@ -34,6 +34,8 @@ myst_heading_anchors = 3
 smartquotes = False
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["wide.css"]  # command lines and tables are wider than prose
 html_title = f"xtrace {release}"
 html_copy_source = False
 html_show_sourcelink = False

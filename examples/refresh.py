@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import tempfile
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import nbformat
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 FOLDER: Final = Path(__file__).resolve().parent
 TIMEOUT_S: Final = 300
@@ -36,28 +34,20 @@ def read(path: Path) -> Any:
 
 def executed(path: Path) -> Any:
     """The notebook with what a fresh kernel of this Python shows, as it is to be kept; the file is left alone."""
-    return normalised(asyncio.run(_executed(read(path))))
-
-
-async def _executed(notebook: Any) -> Any:
     # Nothing of the user's: no other kernel, no profile, no history; sockets that are files, not ports.
     with tempfile.TemporaryDirectory() as folder:
-        manager = AsyncKernelManager(
-            kernel_name="python3",
-            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
-            connection_file=str(Path(folder) / "kernel.json"),
-            transport="ipc",
-        )
+        manager = {"transport": "ipc", "connection_file": str(Path(folder) / "kernel.json")}
         client = NotebookClient(
-            notebook,
-            km=manager,
+            read(path),
+            kernel_name="python3",
+            config=Config({"AsyncKernelManager": manager, "KernelSpecManager": {"kernel_dirs": []}}),
             timeout=TIMEOUT_S,
             resources={"metadata": {"path": str(FOLDER)}},
             record_timing=False,
             coalesce_streams=True,
         )
-        environment = os.environ | {"IPYTHONDIR": folder, "PYDEVD_DISABLE_FILE_VALIDATION": "1", "NO_COLOR": "1"}
-        return await client.async_execute(env=environment)
+        environment = os.environ | {"IPYTHONDIR": folder, "NO_COLOR": "1"}
+        return normalised(client.execute(env=environment))
 
 
 def normalised(notebook: Any) -> Any:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 import xtrace
+from xtrace.comparison import document
+from xtrace.dataset.write import write
+from xtrace.emulator.host import Host
+from xtrace.emulator.machine import Activity, Cpu
+from xtrace.emulator.models.lockless import Lockless
+from xtrace.emulator.plan import Plan
+from xtrace.emulator.requests import Request
+from xtrace.emulator.workloads.bench import Bench, Masks
 from xtrace.episodes.tables import DELIVERIES, EPISODES
 from xtrace.errors import InputError, MissingEventsError, UsageError
+from xtrace.trace_file import TraceFile
 
 SAMPLES = Path(__file__).parent.parent / "sample_traces"
 
@@ -92,3 +103,100 @@ def test_the_readme_example_runs() -> None:
     readme = (SAMPLES.parent / "README.md").read_text()
     code = readme.split("```python\n")[1].split("```")[0]
     exec(code.replace("sample_traces/", f"{SAMPLES}/"), {})
+
+
+def test_missing_events_are_data() -> None:
+    with xtrace.open(SAMPLES / "dom0-stock.bin") as stock, pytest.raises(MissingEventsError) as error:
+        stock.df_episodes()
+    assert error.value.missing == ("SMP_*", "TLB_FLUSH_*")
+    assert error.value.present == stock.event_counts()
+    with pytest.raises(MissingEventsError) as error:
+        stock.df_events("HVM")
+    assert error.value.missing == ("HVM",)
+
+
+PAIR = [SAMPLES / f"bench8-{model}.bin" for model in ("legacy", "lockless")]
+
+
+def test_compare_takes_paths_traces_and_datasets(tmp_path: Path) -> None:
+    """The same answer, however a side is given."""
+    before, after = (xtrace.open(path, cpu_hz=60_000_000) for path in PAIR)
+    of_traces = document(xtrace.compare(before, [after]))
+    assert of_traces["kinds"]["call"]["before"]["complete"] == 1282
+    for path in PAIR:
+        with TraceFile(path, cpu_hz=60_000_000) as trace:
+            write(trace, tmp_path / path.stem, path.stem)
+    of_datasets = xtrace.compare(tmp_path / "bench8-legacy", [tmp_path / "bench8-lockless"])
+    assert document(of_datasets) == of_traces
+    some = xtrace.compare(before, after, xtrace.Selection(cpus=frozenset({0})))
+    assert some.kinds["call"].before.count < 1282
+    of_paths = xtrace.compare(str(PAIR[0]), PAIR[1])
+    assert of_paths.kinds["call"].before.complete == 1282
+
+
+class Slow(Lockless):
+    """Lockless calls on a machine where a call costs its caller a millisecond more."""
+
+    name: ClassVar[str] = "slow"
+
+    def call(self, cpu: Cpu, call: Request) -> Activity:
+        yield self.machine.cycles(1_000_000)
+        yield from super().call(cpu, call)
+
+
+def test_emulate_a_design_of_ones_own(tmp_path: Path) -> None:
+    host = Host(4, model=Slow, seed=3)
+    plan = Plan(host, bench=Bench(threads=1, masks=Masks(2), calls=10, work_ns=1000.0))
+    out = tmp_path / "out.bin"
+    with xtrace.emulate(plan, out) as trace:
+        assert trace.clock.hz == host.hz
+        calls = trace.df_episodes().query("kind == 'call' and complete")
+        assert len(calls) >= 10
+    assert sorted(one.name for one in tmp_path.iterdir()) == [
+        "out.bin",
+        "out.deliveries.parquet",
+        "out.episodes.parquet",
+    ]
+    with pytest.raises(UsageError, match="exists already"):
+        xtrace.emulate(plan, out)
+    first = out.read_bytes()
+    xtrace.emulate(plan, out, force=True)
+    assert out.read_bytes() == first
+    with pytest.raises(UsageError, match="no model fast: give legacy"):
+        Host(model="fast")
+
+
+def test_whatif_takes_designs() -> None:
+    found = xtrace.whatif(PAIR[0], "lockless", runs=1, against=PAIR[1])
+    assert (found.model, found.traced_model, found.runs) == ("lockless", "legacy", 1)
+    assert found.phases["total"].against_ns is not None
+    slow = xtrace.whatif(xtrace.open(PAIR[0]), Slow, runs=1)
+    assert slow.model == "slow"
+    with pytest.raises(UsageError, match="no model fast"):
+        xtrace.whatif(PAIR[0], "fast")
+
+
+def test_installed_types() -> None:
+    """Whoever imports xtrace gets its annotations."""
+    assert files("xtrace").joinpath("py.typed").is_file()
+
+
+@pytest.mark.parametrize("ask", ["df_episodes", "df_deliveries", "df_runstates"])
+def test_frames_keep_what_their_docstrings_promise(ask: str) -> None:
+    """Name, dtype and order of each column."""
+    with xtrace.open(SAMPLES / "vmx-legacy.bin") as real:
+        method = getattr(real, ask)
+        _, _, contract = (method.__doc__ or "").rpartition("\n\n")
+        promised = [line.split()[:2] for line in contract.splitlines()]
+        assert [[name, str(dtype)] for name, dtype in method().dtypes.items()] == promised
+    assert all(len(row) == 2 for row in promised)
+
+
+def test_frames_of_datasets_keep_what_their_docstrings_promise(tmp_path: Path) -> None:
+    with TraceFile(SAMPLES / "vmx-legacy.bin") as real:
+        write(real, tmp_path, "vmx")
+    for ask in ("df_traces", "df_episodes", "df_deliveries", "df_runstates"):
+        method = getattr(xtrace.load(tmp_path), ask)
+        _, _, contract = (method.__doc__ or "").rpartition("\n\n")
+        promised = [line.split()[:2] for line in contract.splitlines()]
+        assert [[name, str(dtype)] for name, dtype in method().dtypes.items()] == promised

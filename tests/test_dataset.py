@@ -94,6 +94,29 @@ def test_round_trip(name: str, command: str, data: Path, sample: Sample, capsys:
     assert said(capsys, word, str(data / f"trace={name}"), *options) == of_trace
 
 
+def test_round_trip_of_damage_and_loss(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is missing is told of a dataset as of the trace: skipped bytes, lost records, a second capture."""
+    content = bytearray(sample("bench-lockless").read_bytes())
+    content[100_000:104_096] = bytes(4096)
+    damaged = tmp_path / "damaged.bin"
+    damaged.write_bytes(content + sample("bench-lockless").read_bytes()[:50_000])
+    lossy = tmp_path / "lossy.bin"
+    small = ["--threads", "4", "--mask", "4", "--work", "200ns", "--calls", "500", "--ring-pages", "1"]
+    assert run(["emulate", "bench", *small, "-o", str(lossy)]) == 0
+    for trace in (damaged, lossy):
+        assert run(["dataset", str(trace), "-o", str(tmp_path / "data"), "--cpu-hz", "2.4G"]) == 0
+        capsys.readouterr()
+        for word in ("analyze", "info", "dump"):
+            of_trace = said(capsys, word, str(trace), "--cpu-hz", "2.4G")
+            assert of_trace[0] == 0
+            assert ("skipped: " in of_trace[2]) == (trace == damaged)
+            assert said(capsys, word, str(tmp_path / "data" / f"trace={trace.stem}")) == of_trace
+    rows: Any = xtrace.load(tmp_path / "data").df_traces().set_index("trace")
+    assert rows.loc["damaged", "skipped_bytes"] > 0
+    assert rows.loc["damaged", "captures"] == 2
+    assert rows.loc["lossy", "lost_records"] == 15_782
+
+
 def test_round_trip_of_comparisons(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for model in ("legacy", "lockless"):
         with TraceFile(sample(f"bench8-{model}"), cpu_hz=60_000_000, symbols=MAPS[model]) as trace:

@@ -107,9 +107,9 @@ class Stays:
         return pa.concat_tables([RUNSTATES.empty_table(), *parts])
 
     def finish(self) -> pa.Table:
-        """The stays that nothing ends."""
-        vcpus = np.array(list(self._open), np.int64)
-        state, begin, cpu = np.array(list(self._open.values()), np.int64).reshape(-1, 3).T
+        """The stays that nothing ends, in the order in which they began."""
+        rows = sorted((begin, vcpu, state, cpu) for vcpu, (state, begin, cpu) in self._open.items())
+        begin, vcpus, state, cpu = np.array(rows, np.int64).reshape(-1, 4).T
         self._open = {}
         return self._table(vcpus, state, cpu, begin, np.full(len(vcpus), NULL))
 

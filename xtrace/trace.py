@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
+from xtrace.contract import gives
 from xtrace.decode import Batch, Group, groups
+from xtrace.episodes.tables import DELIVERIES, EPISODES, to_pandas
 from xtrace.needs import missing, needs
 from xtrace.parsers.event import Event
 from xtrace.parsers.registry import Dialect, resolve
+from xtrace.runstates import RUNSTATES, runstate_table
 from xtrace.selection import Selection, parse_events
 from xtrace.states import cpu_of
 
@@ -118,21 +121,27 @@ class Trace(ABC):
         selection = selection or Selection()
         return analysis(self, selection, choose(self, selection))
 
+    @gives(EPISODES)
     def df_episodes(self) -> pd.DataFrame:
-        """One row a call or flush, in order of start; columns as `table_episodes`."""
-        return _frame(self.table_episodes())
+        """One row a call or flush, in order of start. Raises MissingEventsError as `table_episodes`."""
+        return to_pandas(self.table_episodes())
 
+    @gives(DELIVERIES)
     def df_deliveries(self) -> pd.DataFrame:
-        """One row a target of an episode, by episode and CPU; columns as `table_deliveries`."""
-        return _frame(self.table_deliveries())
+        """One row a target of an episode, by episode and CPU. Raises MissingEventsError as `table_deliveries`."""
+        return to_pandas(self.table_deliveries())
 
     def df_events(self, name: str) -> pd.DataFrame:
         """One row a record of the events that `name` means, in order of time; columns as `table_events`."""
-        return _frame(self.table_events(name))
+        return to_pandas(self.table_events(name))
 
+    @gives(RUNSTATES)
     def df_runstates(self) -> pd.DataFrame:
-        """One row a stay of a vCPU in a runstate; columns as `table_runstates`."""
-        return _frame(self.table_runstates())
+        """One row a stay of a vCPU in a runstate, in the order of what ended them.
+
+        Raises MissingEventsError as `table_runstates`.
+        """
+        return to_pandas(self.table_runstates())
 
     @needs("SMP_*", "TLB_FLUSH_*")
     def table_episodes(self) -> pa.Table:
@@ -147,8 +156,6 @@ class Trace(ABC):
     @needs("TRC_SCHED_RUNSTATE_CHANGE")
     def table_runstates(self) -> pa.Table:
         """Schema `runstates.RUNSTATES`. Raises MissingEventsError for a trace without runstate changes."""
-        from xtrace.runstates import runstate_table
-
         return runstate_table(self)
 
     def table_events(self, name: str) -> pa.Table:
@@ -190,9 +197,3 @@ class Trace(ABC):
     def cpu_of(batch: Batch) -> np.ndarray[Any, Any]:
         """The CPU of each record."""
         return cpu_of(batch.track)
-
-
-def _frame(table: pa.Table) -> pd.DataFrame:
-    from xtrace.episodes.tables import to_pandas
-
-    return to_pandas(table)

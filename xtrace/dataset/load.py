@@ -11,10 +11,22 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from xtrace.dataset.layout import COMMON, EVENT_PREFIX, FOLDER_OF_EVENTS, PREFIX, TABLES, files, partitions
-from xtrace.dataset.stored import StoredTrace
-from xtrace.episodes.tables import to_pandas
+from xtrace.contract import gives
+from xtrace.dataset.layout import (
+    COMMON,
+    EVENT_PREFIX,
+    FOLDER_OF_EVENTS,
+    PREFIX,
+    TABLES,
+    TRACE,
+    TRACES,
+    files,
+    partitions,
+)
+from xtrace.dataset.stored import StoredTrace, read_table
+from xtrace.episodes.tables import DELIVERIES, EPISODES, column, to_pandas
 from xtrace.errors import MissingEventsError, UsageError
+from xtrace.runstates import RUNSTATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +34,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from xtrace.trace import Trace
+
+
+_NAMED = column("trace", pa.dictionary(pa.int32(), pa.string()), "its name in the dataset")
 
 
 class Dataset:
@@ -79,28 +94,29 @@ class Dataset:
             partitioning=ds.partitioning(partitioning, flavor="hive"),
         )
 
+    @gives([_NAMED, *TRACE])
     def df_traces(self) -> pd.DataFrame:
-        """One row a trace: columns of `dataset.layout.TRACE`."""
-        from xtrace.dataset.layout import TRACES
-        from xtrace.dataset.stored import read_table
-
+        """One row a trace."""
         parts = [(name, read_table(folder / TRACES, "traces")) for name, folder in self._folders.items()]
         return _frame(parts)
 
+    @gives([_NAMED, *EPISODES])
     def df_episodes(self) -> pd.DataFrame:
-        """One row a call or flush; of the traces that have them, columns as `Trace.table_episodes`."""
+        """One row a call or flush, of the traces that have the tracepoints."""
         return self._frames(lambda trace: trace.table_episodes())
 
+    @gives([_NAMED, *DELIVERIES])
     def df_deliveries(self) -> pd.DataFrame:
-        """One row a target of an episode; columns as `Trace.table_deliveries`."""
+        """One row a target of an episode, of the traces that have the tracepoints."""
         return self._frames(lambda trace: trace.table_deliveries())
 
+    @gives([_NAMED, *RUNSTATES])
     def df_runstates(self) -> pd.DataFrame:
-        """One row a stay of a vCPU in a runstate; columns as `Trace.table_runstates`."""
+        """One row a stay of a vCPU in a runstate, of the traces that have runstate changes."""
         return self._frames(lambda trace: trace.table_runstates())
 
     def df_events(self, name: str) -> pd.DataFrame:
-        """One row a record of the events that `name` means; columns as `Trace.table_events`."""
+        """One row a record of the events that `name` means; columns trace, and those of `Trace.table_events`."""
         return self._frames(lambda trace: trace.table_events(name))
 
     def _frames(self, ask: Callable[[Trace], pa.Table]) -> pd.DataFrame:

@@ -119,6 +119,18 @@ def dictionary(codes: NDArray[np.int8], names: tuple[str, ...]) -> pa.Dictionary
     return pa.DictionaryArray.from_arrays(arrow.array(codes, pa.int8()), arrow.strings(names))
 
 
+NULLABLE: Final = {
+    pa.int64(): "Int64",
+    pa.int32(): "Int32",
+    pa.uint64(): "UInt64",
+    pa.uint32(): "UInt32",
+    pa.uint16(): "UInt16",
+    pa.uint8(): "UInt8",
+    pa.bool_(): "boolean",
+}
+"""The pandas dtypes of columns in which something can be missing."""
+
+
 def to_pandas(table: pa.Table) -> pd.DataFrame:
     """The table as a frame: NumPy columns where nothing can be missing, pandas' nullable ones where it can.
 
@@ -126,16 +138,14 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
     """
     import pandas as pd
 
-    nullable = {
-        pa.int64(): pd.Int64Dtype(),
-        pa.uint64(): pd.UInt64Dtype(),
-        pa.uint32(): pd.UInt32Dtype(),
-        pa.uint16(): pd.UInt16Dtype(),
-        pa.uint8(): pd.UInt8Dtype(),
-        pa.bool_(): pd.BooleanDtype(),
-    }
+    def text_or_nullable(kind: pa.DataType) -> Any:
+        name = "str" if kind == pa.string() else NULLABLE.get(kind)
+        return None if name is None else pd.api.types.pandas_dtype(name)
+
+    def text(kind: pa.DataType) -> Any:
+        return text_or_nullable(kind) if kind == pa.string() else None
+
     columns: dict[str, Any] = {}
     for field, column in zip(table.schema, table.columns, strict=True):
-        mapper = nullable.get if field.nullable else None
-        columns[field.name] = column.to_pandas(types_mapper=mapper)
+        columns[field.name] = column.to_pandas(types_mapper=text_or_nullable if field.nullable else text)
     return pd.DataFrame(columns)
