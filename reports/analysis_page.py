@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from xtrace import __version__
+from xtrace import __version__, units
 from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.episodes.tables import to_pandas
-from xtrace.reports import figures, parts, units
+from xtrace.reports import figures, parts
 from xtrace.reports.page import Cell, Head, Page, Picture, Section, Table
 from xtrace.reports.terminal import NO_EVIDENCE, TITLES
 from xtrace.swimlanes import worst_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from xtrace import units
 from xtrace.episodes.assemble import KIND_NOUNS
-from xtrace.reports import units
 
 if TYPE_CHECKING:
     from xtrace.comparison import CallerOfSide, Cell, Comparison, Contest, KindComparison

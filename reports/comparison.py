@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.text import Text
 
+from xtrace import units
 from xtrace.episodes.assemble import KIND_NOUNS
-from xtrace.reports import units
 from xtrace.reports.answer import answer
 from xtrace.reports.terminal import new_table
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from xtrace import __version__
+from xtrace import __version__, units
 from xtrace.comparing import contested
 from xtrace.episodes.assemble import KIND_NOUNS
-from xtrace.reports import comparison, figures, parts, units
+from xtrace.reports import comparison, figures, parts
 from xtrace.reports.answer import answer
 from xtrace.reports.page import Cell, Head, Page, Picture, Section, Table
 from xtrace.sides import Costs

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from xtrace.reports import units
+from xtrace import units
 from xtrace.reports.terminal import new_table, title
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
+from xtrace import units
 from xtrace.episodes.assemble import KIND_NOUNS
-from xtrace.reports import units
 from xtrace.reports.svg import (
     ACCENT,
     AFTER,

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from xtrace.reports import units
+from xtrace import units
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from xtrace import units
 from xtrace.episodes.assemble import KIND_NOUNS
-from xtrace.reports import figures, units
+from xtrace.reports import figures
 from xtrace.reports.page import Cell, Head, Picture, Section, Table
 from xtrace.reports.svg import inline
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from xtrace.reports import units
+from xtrace import units
 
 INK: Final = "#1b1e23"
 GRID: Final = "#c8ced7"

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from xtrace import units
 from xtrace.episodes.assemble import KIND_NOUNS
-from xtrace.reports import units
 
 if TYPE_CHECKING:
     from xtrace.dataset.write import Written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
@@ -200,3 +201,15 @@ def test_frames_of_datasets_keep_what_their_docstrings_promise(tmp_path: Path) -
         _, _, contract = (method.__doc__ or "").rpartition("\n\n")
         promised = [line.split()[:2] for line in contract.splitlines()]
         assert [[name, str(dtype)] for name, dtype in method().dtypes.items()] == promised
+
+
+def test_dependencies_point_one_way() -> None:
+    """Only the command line knows reports, and parsers know nothing of the program but its errors."""
+    root = SAMPLES.parent
+    for path in sorted((root / "xtrace").glob("**/*.py")):
+        if path.parts[len(root.parts) + 1] in {"reports", "parsers"} or path.name.startswith("cli"):
+            continue
+        assert "xtrace.reports" not in path.read_text().replace("xtrace.reports.figures", ""), path
+    for path in sorted((root / "parsers").glob("*.py")):
+        known = re.findall(r"(?:from|import) xtrace\.(\w+)", path.read_text())
+        assert set(known) <= {"parsers", "errors"}, path

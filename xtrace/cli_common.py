@@ -219,7 +219,7 @@ def write_html(path: str, page: Page) -> None:
 
 def say(text: str) -> None:
     """A line on standard error."""
-    from xtrace.reports.units import printable
+    from xtrace.units import printable
 
     typer.echo(printable(text), err=True)
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from xtrace import arrow
 from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.episodes.tables import NULL
-from xtrace.reports.units import numbers, printable
 from xtrace.states import TRACK_BITS
 from xtrace.summary import flush_name
 from xtrace.timeline.marks import FOREVER_NS, Address, Arg, Args, Count, Mark, Piece, Scope, who
 from xtrace.timeline.rows import FUNCTIONS, REQUESTS, Host
+from xtrace.units import numbers, printable
 
 if TYPE_CHECKING:
     from xtrace.episodes.assemble import EpisodeTables
