@@ -91,6 +91,15 @@ def test_switches_serve_where_no_runstate_was_traced(opened: Opened) -> None:
         same("ns domain vcpu\n0 - -\n10 5 1\n20 32767 0", trace.table_events("SCHED"))
 
 
+@pytest.mark.parametrize(
+    "fields", ["next_domid=65536 next_unit=0", "next_domid=4294967295", "next_domid=1 next_unit=70000"]
+)
+def test_numbers_that_no_vcpu_has(fields: str, opened: Opened) -> None:
+    """A switch record has 32 bits for what has 16 in Xen; more is damage, and tells nobody."""
+    with opened(f"0 cpu0 SWITCH {fields}\n10 cpu0 CSCHED2_UPDATE_LOAD") as trace:
+        same("ns domain vcpu\n10 - -", trace.table_events("CSCHED2_UPDATE_LOAD"))
+
+
 def test_another_capture_begins_with_nobody(tmp_path: Path) -> None:
     first = capture("0 cpu0 CONTINUE_RUNNING domid=1 vcpuid=0\n900000000 cpu0 CSCHED2_UPDATE_LOAD")
     path = tmp_path / "two.bin"
