@@ -67,7 +67,7 @@ def main() -> None:
         found = executed(path)
         nbformat.validate(found)
         path.write_text(nbformat.writes(found) + "\n", encoding="utf-8")  # type: ignore[no-untyped-call]
-        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")  # noqa: T201
+        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ Matplotlib Figure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -45,7 +46,9 @@ Tables = tuple["pd.DataFrame", "pd.DataFrame"]
 
 SIZE: Final = (5.0, 3.1)
 WIDE: Final = (10.0, 3.4)
-COLOURS: Final = (BEFORE, AFTER, ACCENT)
+COLOURS: Final = (BEFORE, AFTER, ACCENT, PHASE_3, GOOD, PHASE_4)
+"""Of the sides, which begin again where there are more."""
+
 POINTS: Final = 400
 BINS: Final = 48
 TIME_BINS: Final = 320
@@ -268,8 +271,8 @@ def swimlane(lanes: Swimlane) -> Figure:
     return figure
 
 
-def _colours(sides: Mapping[str, object]) -> tuple[str, ...]:
-    return COLOURS if len(sides) > 1 else (AFTER,)
+def _colours(sides: Mapping[str, object]) -> Iterator[str]:
+    return cycle(COLOURS if len(sides) > 1 else (AFTER,))
 
 
 def _one() -> tuple[Figure, Axes]:

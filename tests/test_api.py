@@ -106,6 +106,20 @@ def test_the_readme_example_runs() -> None:
     exec(code.replace("sample_traces/", f"{SAMPLES}/"), {})
 
 
+def test_store_adds_to_a_dataset(tmp_path: Path) -> None:
+    stored = xtrace.store(PAIR[0], tmp_path)
+    assert stored.folder.name == "trace=bench8-legacy"
+    assert stored.clock.source == "default"
+    with xtrace.open(PAIR[0], cpu_hz=60_000_000) as given:
+        again = xtrace.store(given, tmp_path, host="lab7")
+    assert (again.clock.hz, again.clock.source, again.facts["host"]) == (60_000_000, "option", "lab7")
+    assert xtrace.load(tmp_path).names == ["bench8-legacy"]
+    with pytest.raises(UsageError, match="is stored already"):
+        xtrace.store(again, tmp_path, name="copy")
+    with pytest.raises(UsageError, match="holds another trace"):
+        xtrace.store(PAIR[1], tmp_path, name="bench8-legacy")
+
+
 def test_missing_events_are_data() -> None:
     with xtrace.open(SAMPLES / "dom0-stock.bin") as stock, pytest.raises(MissingEventsError) as error:
         stock.df_episodes()

@@ -123,7 +123,7 @@ def test_refreshing_keeps_nothing_of_the_run(tmp_path: Path, monkeypatch: pytest
 
 
 def test_an_error_is_an_error(tmp_path: Path) -> None:
-    cell = {"cell_type": "code", "id": "one", "source": "1 / 0", "outputs": [], "execution_count": None}
+    cell: dict[str, Any] = {"cell_type": "code", "id": "one", "source": "1 / 0", "outputs": [], "execution_count": None}
     notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell | {"metadata": {}}]}
     path = tmp_path / "some.ipynb"
     path.write_text(json.dumps(notebook))

@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from xtrace.lazy import lazily
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,12 +23,14 @@ __all__ = [
     "emulate",
     "load",
     "open",
+    "store",
     "whatif",
 ]
 
 if TYPE_CHECKING:
     from xtrace.comparing import compare
     from xtrace.dataset.load import Dataset, load
+    from xtrace.dataset.store import store
     from xtrace.emulator.emulate import emulate
     from xtrace.emulator.whatif import whatif
     from xtrace.errors import MissingEventsError, XtraceError
@@ -44,14 +48,9 @@ _HOMES = {
     "emulate": "emulator.emulate",
     "load": "dataset.load",
     "open": "opening",
+    "store": "dataset.store",
     "whatif": "emulator.whatif",
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used, so that `xtrace --help` need not."""
-    from importlib import import_module
-
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"xtrace.{_HOMES[name]}"), name)
+__getattr__ = lazily(__name__, _HOMES)
