@@ -18,6 +18,7 @@ from xtrace.errors import InputError
 
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
+_TAKEN: Final = {errno.ENOTEMPTY, errno.EEXIST}
 _UNSUPPORTED: Final = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
 
 
@@ -103,14 +104,17 @@ def _sync(path: Path) -> None:
 
 def _put(folder: Path, target: Path) -> None:
     """Let the folder be the target; what was there is the folder afterwards, or gone."""
-    if not target.exists():
+    try:
         folder.rename(target)
-    elif not _exchange(folder, target):
-        # A file system that cannot exchange: for a moment neither is there.
-        old = folder.with_name(f"{folder.name}-old")
-        target.rename(old)
-        folder.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+        if not _exchange(folder, target):
+            # A file system that cannot exchange: for a moment neither is there.
+            old = folder.with_name(f"{folder.name}-old")
+            target.rename(old)
+            folder.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
     _sync(target.parent)
 
 

@@ -42,7 +42,8 @@ class StoredTrace(Trace):
     cpu_hz   must be what the trace was stored with, as its times are
     symbols  names functions, instead of the map that the trace was stored with
 
-    Raises InputError where the folder is not one that `xtrace dataset` wrote, UsageError for another frequency.
+    `facts` is its row of the table `traces`, by column. Raises InputError where the folder is not one that
+    `xtrace dataset` wrote, UsageError for another frequency.
     """
 
     def __init__(
