@@ -44,7 +44,7 @@ def calls(compared: Comparison) -> KindComparison:
 
 def test_the_grid(calls: KindComparison) -> None:
     frame = calls.df_grid()
-    assert types(frame) == {"mask": "string", "callers": "string"} | CHANGE_COLUMNS
+    assert types(frame) == {"mask": "str", "callers": "str"} | CHANGE_COLUMNS
     assert len(frame) == len(calls.grid)
     for row, cell in zip(frame.to_dict("records"), calls.grid, strict=True):
         assert (row["mask"], row["callers"]) == (str(cell.mask), str(cell.callers))
@@ -63,7 +63,7 @@ def test_the_grid(calls: KindComparison) -> None:
 
 def test_metrics(calls: KindComparison) -> None:
     frame = calls.df_metrics()
-    assert types(frame) == {"figure": "string", "statistic": "string"} | CHANGE_COLUMNS
+    assert types(frame) == {"figure": "str", "statistic": "str"} | CHANGE_COLUMNS
     assert list(zip(frame.figure, frame.statistic, strict=True)) == [
         (one, two) for one in METRICS for two in STATISTICS
     ]
@@ -74,7 +74,7 @@ def test_metrics(calls: KindComparison) -> None:
 
 def test_functions_and_domains(calls: KindComparison) -> None:
     frame = calls.df_works()
-    assert types(frame) == {"name": "string"} | CHANGE_COLUMNS
+    assert types(frame) == {"name": "str"} | CHANGE_COLUMNS
     assert list(frame.name) == [one.name for one in calls.works]
     assert types(calls.df_domains()) == types(frame)
     assert len(calls.df_domains()) == len(calls.domains)
@@ -83,7 +83,7 @@ def test_functions_and_domains(calls: KindComparison) -> None:
 def test_callers(calls: KindComparison) -> None:
     frame = calls.df_callers()
     times = dict.fromkeys(("mean_ns", "low_ns", "high_ns", "p99_ns"), "Float64")
-    assert types(frame) == {"side": "string", "cpu": "uint16", "count": "int64"} | times | {"max_ns": "int64"}
+    assert types(frame) == {"side": "str", "cpu": "uint16", "count": "int64"} | times | {"max_ns": "int64"}
     assert list(frame.side) == ["before"] * 4 + ["after"] * 4
     assert list(frame.cpu) == [0, 2, 4, 6] * 2
     assert calls.contest is not None
@@ -109,7 +109,7 @@ def predicted() -> Prediction:
 
 def test_phases_of_a_prediction(predicted: Prediction) -> None:
     frame = predicted.df_phases()
-    assert types(frame) == {"phase": "string"} | LINE
+    assert types(frame) == {"phase": "str"} | LINE
     assert list(frame.phase) == list(PHASES)
     assert list(frame.predicted_ns) == [one.predicted_ns for one in predicted.phases.values()]
     assert frame.replayed_ns.notna().all()

@@ -40,8 +40,8 @@ CHANGE_COLUMNS: Final = {
     "n_after": "int64",
     "units_before": "int64",
     "units_after": "int64",
-    "unit": "string",
-    "verdict": "string",
+    "unit": "str",
+    "verdict": "str",
 }
 """Columns of frames of changes, by name, and their types; meanings as the fields of `statistics.Change`.
 
@@ -152,27 +152,27 @@ class KindComparison:
     def df_grid(self) -> pd.DataFrame:
         """One row a cell of the grid, by mask and then callers: the change of the mean of what callers paid.
 
-        Columns: mask, callers (string, `3` or `3-4`: CPUs in the mask, callers at work), then CHANGE_COLUMNS.
+        Columns: mask, callers (str, `3` or `3-4`: CPUs in the mask, callers at work), then CHANGE_COLUMNS.
         """
         rows = ({"mask": str(one.mask), "callers": str(one.callers)} | _cells(one.change) for one in self.grid)
-        return _frame(rows, {"mask": "string", "callers": "string"} | CHANGE_COLUMNS)
+        return _frame(rows, {"mask": "str", "callers": "str"} | CHANGE_COLUMNS)
 
     def df_metrics(self) -> pd.DataFrame:
         """One row a figure and statistic, in order of METRICS and STATISTICS.
 
-        Columns: figure (string, a key of METRICS), statistic (string, of STATISTICS), then CHANGE_COLUMNS.
+        Columns: figure (str, a key of METRICS), statistic (str, of STATISTICS), then CHANGE_COLUMNS.
         """
         rows = (
             {"figure": figure, "statistic": statistic} | _cells(change)
             for figure, changes in self.metrics.items()
             for statistic, change in changes.items()
         )
-        return _frame(rows, {"figure": "string", "statistic": "string"} | CHANGE_COLUMNS)
+        return _frame(rows, {"figure": "str", "statistic": "str"} | CHANGE_COLUMNS)
 
     def df_works(self) -> pd.DataFrame:
         """One row a function or kind of flush, what cost most first: the change of the mean of what callers paid.
 
-        Columns: name (string), then CHANGE_COLUMNS.
+        Columns: name (str), then CHANGE_COLUMNS.
         """
         return _frame_of(self.works)
 
@@ -185,7 +185,7 @@ class KindComparison:
 
         Without such a cell there is no row.
 
-        Columns: side (string, `before` or `after`), cpu (uint16), count (int64), mean_ns (Float64), low_ns, high_ns
+        Columns: side (str, `before` or `after`), cpu (uint16), count (int64), mean_ns (Float64), low_ns, high_ns
         (Float64, the 95 % interval of the mean, <NA> where it cannot be said), p99_ns (Float64), max_ns (int64).
         """
         sides = () if self.contest is None else (("before", self.contest.before), ("after", self.contest.after))
@@ -196,7 +196,7 @@ class KindComparison:
             for one in callers
         )
         times = dict.fromkeys(("mean_ns", "low_ns", "high_ns", "p99_ns"), "Float64")
-        return _frame(rows, {"side": "string", "cpu": "uint16", "count": "int64"} | times | {"max_ns": "int64"})
+        return _frame(rows, {"side": "str", "cpu": "uint16", "count": "int64"} | times | {"max_ns": "int64"})
 
 
 def _cells(change: Change) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def _cells(change: Change) -> dict[str, Any]:
 
 
 def _frame_of(rows: Iterable[Row]) -> pd.DataFrame:
-    return _frame(({"name": one.name} | _cells(one.change) for one in rows), {"name": "string"} | CHANGE_COLUMNS)
+    return _frame(({"name": one.name} | _cells(one.change) for one in rows), {"name": "str"} | CHANGE_COLUMNS)
 
 
 def _frame(rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:

@@ -91,7 +91,7 @@ class Stays:
 
     def __init__(self, losses: NDArray[np.int64]) -> None:
         """losses: int64 (n, 2), begin and end in ns of each time in which a CPU lost records, ascending."""
-        self._loss_begin, self._loss_end = losses[:, 0], np.maximum.accumulate(losses[:, 1])
+        self._losses = losses
         self._open: dict[int, tuple[int, int, int]] = {}
         self._capture = 0
 
@@ -147,10 +147,7 @@ class Stays:
         end: NDArray[np.int64],
     ) -> pa.Table:
         whole = (begin != NULL) & (end != NULL)
-        if len(self._loss_begin):
-            after = np.searchsorted(self._loss_end, begin)
-            lost = np.append(self._loss_begin, np.iinfo(np.int64).max)[after] <= end
-            whole &= ~lost
+        whole &= ~lost_within(self._losses, begin, end)
         missing = (begin == NULL) | (end == NULL)
         return arrow_table(
             RUNSTATES,
@@ -173,6 +170,15 @@ def losses(trace: Trace, survey: Survey) -> NDArray[np.int64]:
     first = lost.payload[:, 2].astype(np.uint64) | lost.payload[:, 3].astype(np.uint64) << np.uint64(32)
     spans = np.stack((trace.clock.to_ns(np.minimum(first, lost.tsc)), trace.clock.to_ns(lost.tsc)), axis=1)
     return spans[np.argsort(spans[:, 0], kind="stable")]
+
+
+def lost_within(losses: NDArray[np.int64], begin_ns: NDArray[np.int64], end_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether a CPU lost records within these spans, ends included; losses as `losses` gives them."""
+    ends = np.maximum.accumulate(losses[:, 1])
+    # The last one is none: it begins after everything.
+    begins = np.append(losses[:, 0], np.iinfo(np.int64).max)
+    found: NDArray[np.bool_] = begins[np.searchsorted(ends, begin_ns)] <= end_ns
+    return found
 
 
 def runstate_table(trace: Trace) -> pa.Table:

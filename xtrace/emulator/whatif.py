@@ -74,8 +74,8 @@ class Prediction:
     cells: dict[tuple[int, int], Line]
 
     def df_phases(self) -> pd.DataFrame:
-        """One row a phase, in order of PHASES. Columns: phase (string), then as the class says."""
-        return _frame(({"phase": name} | asdict(line) for name, line in self.phases.items()), {"phase": "string"})
+        """One row a phase, in order of PHASES. Columns: phase (str), then as the class says."""
+        return _frame(({"phase": name} | asdict(line) for name, line in self.phases.items()), {"phase": "str"})
 
     def df_cells(self) -> pd.DataFrame:
         """One row a cell, by mask and then callers. Columns: mask, callers (int64), then as the class says."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xtrace import arrow
 from xtrace.context import IDLE_DOMAIN, LOST, header_of
 from xtrace.episodes.tables import NULL
 from xtrace.parsers import sched
-from xtrace.runstates import CHANGE, Changes, Stays, released
-from xtrace.timeline.marks import FOREVER_NS, Args, Piece, Scope
+from xtrace.runstates import CHANGE, Changes, Stays, lost_within, released
+from xtrace.timeline.marks import Args, Piece, Scope
 from xtrace.timeline.rows import Host
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ class Vcpus:
             end = np.maximum(begin, self._end_ns)
         seen_end = end != NULL
         end = np.where(seen_end, end, begin)
-        whole = seen_end & ~self._lost_within(begin, end)
+        whole = seen_end & ~lost_within(self._losses, begin, end)
         shown = (begin != NULL) & (domain != IDLE_DOMAIN) & self._scope.has_domain(domain)
         shown &= self._scope.meets(begin, end)
         columns = (domain, vcpu, cpu, state, begin, end, seen_end, whole)
@@ -97,11 +96,3 @@ class Vcpus:
                 row.instant(Piece(first, first, what, args))
                 continue
             row.slice(self._scope.cut(Piece(first, last, what, args), goes_on=goes_on))
-
-    def _lost_within(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether a CPU lost records in between."""
-        if not len(self._losses):
-            return np.zeros(len(begin), np.bool_)
-        ends = np.maximum.accumulate(self._losses[:, 1])
-        later = np.append(self._losses[:, 0], FOREVER_NS)
-        return later[np.searchsorted(ends, begin)] <= end
