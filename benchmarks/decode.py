@@ -73,13 +73,8 @@ def tree_mib(pid: int) -> float:
     return total * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-def compare(title: str, trace: Path, reference: list[str], runs: int) -> None:
-    """Print a table of the reference, xtrace without and xtrace with Numba on one file."""
-    commands = {
-        " ".join(["xenalyze", *reference]): ["xenalyze", *reference, str(trace)],
-        "xtrace analyze": [*WITHOUT, "analyze", str(trace)],
-        "xtrace analyze, with Numba": [*XTRACE, "analyze", str(trace)],
-    }
+def compare(title: str, trace: Path, commands: dict[str, list[str]], runs: int) -> None:
+    """Print a table of commands on one file, by name; the first is the reference."""
     # Looking at memory takes time: a turn of its own, which warms the caches too.
     peak = {name: peak_mib_of(command) for name, command in commands.items()}
     turns = [[seconds_of(command) for command in commands.values()] for _ in range(runs)]
@@ -92,6 +87,12 @@ def compare(title: str, trace: Path, reference: list[str], runs: int) -> None:
             f"| `{name}` | {median(seconds):.2f} s ({min(seconds):.2f}-{max(seconds):.2f}) |"
             f" {median(seconds) / base:.2f} | {peak[name]:,.0f} MiB |"
         )
+
+
+def need_xenalyze() -> None:
+    """SystemExit where the reference is missing."""
+    if shutil.which("xenalyze", path=f"{os.environ['PATH']}:/usr/bin:/usr/sbin") is None:
+        raise SystemExit("xenalyze is not installed: it is in Debian's xen-utils-4.17")
 
 
 def small(runs: int) -> None:
@@ -107,8 +108,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=parse_size, default=1 << 30, help="size of the grown traces; default 1G")
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
-    if shutil.which("xenalyze", path=f"{os.environ['PATH']}:/usr/bin:/usr/sbin") is None:
-        raise SystemExit("xenalyze is not installed: it is in Debian's xen-utils-4.17")
+    need_xenalyze()
     with tempfile.TemporaryDirectory() as folder:
         for name, reference in (
             ("dom0-stock.bin", ["-s", "--svm-mode"]),
@@ -116,7 +116,12 @@ def main() -> None:
         ):
             trace = Path(folder) / "grown.bin"
             grow(SAMPLES / name, trace, options.bytes)
-            compare(f"{name} grown", trace, reference, options.runs)
+            commands = {
+                " ".join(["xenalyze", *reference]): ["xenalyze", *reference, str(trace)],
+                "xtrace analyze": [*WITHOUT, "analyze", str(trace)],
+                "xtrace analyze, with Numba": [*XTRACE, "analyze", str(trace)],
+            }
+            compare(f"{name} grown", trace, commands, options.runs)
     print()
     small(options.runs)
 
