@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from xtrace.context import IDLE_DOMAIN, NOBODY
+from xtrace.context import NOBODY, vcpu_name
 from xtrace.decode import Batch, Group
 from xtrace.parsers import vectors
 from xtrace.parsers.container import CPU_CHANGE
@@ -124,10 +124,7 @@ def _seconds(ns: int, known: bool) -> str:
 
 def _occupants(part: Batch) -> list[str]:
     pairs = list(zip(part.domain.tolist(), part.vcpu.tolist(), strict=True))
-    names: dict[tuple[int, int], str] = {}
-    for pair in set(pairs):
-        one, number = pair
-        names[pair] = "d?v?" if one == NOBODY else "idle" if one == IDLE_DOMAIN else f"d{one}v{number}"
+    names = {pair: vcpu_name(*pair) for pair in set(pairs)}
     return [names[pair] for pair in pairs]
 
 

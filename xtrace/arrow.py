@@ -61,6 +61,15 @@ def values(column: pa.ChunkedArray, null: int = 0) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.zeros(0, column.type.to_pandas_dtype())
 
 
+def equals(column: pa.ChunkedArray, text: str) -> NDArray[np.bool_]:
+    """Which rows of a column of few distinct texts have this one."""
+    parts = [np.zeros(0, np.bool_)]
+    for chunk in column.chunks:
+        same = np.array([one == text for one in chunk.dictionary.to_pylist()], np.bool_)
+        parts.append(same[values(pa.chunked_array([chunk.indices]))])
+    return np.concatenate(parts)
+
+
 def _values(chunk: pa.Array, null: int) -> NDArray[Any]:
     validity, data = chunk.buffers()
     if pa.types.is_boolean(chunk.type):

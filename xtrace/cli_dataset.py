@@ -41,12 +41,12 @@ def dataset(
     """
     from pathlib import Path
 
-    from xtrace.dataset.layout import checked_name, name_of
+    from xtrace.dataset.layout import name_of
     from xtrace.dataset.write import document, write
 
     if name is not None and len(traces) > 1:
         raise UsageError("--name is for one trace; give the others one at a time")
-    names = [checked_name(name) if name is not None else name_of(path) for path in traces]
+    names = [name_of(path, name) for path in traces]
     twice = next((one for one in names if names.count(one) > 1), None)
     if twice is not None:
         raise UsageError(f"several traces would be called {twice}; give them one at a time, with --name")

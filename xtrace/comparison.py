@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from xtrace.comparable import Work
+from xtrace.contract import frame
 from xtrace.sides import Costs, Kind
 from xtrace.statistics import Change, Mean
 
@@ -155,7 +156,7 @@ class KindComparison:
         Columns: mask, callers (str, `3` or `3-4`: CPUs in the mask, callers at work), then CHANGE_COLUMNS.
         """
         rows = ({"mask": str(one.mask), "callers": str(one.callers)} | _cells(one.change) for one in self.grid)
-        return _frame(rows, {"mask": "str", "callers": "str"} | CHANGE_COLUMNS)
+        return frame(rows, {"mask": "str", "callers": "str"} | CHANGE_COLUMNS)
 
     def df_metrics(self) -> pd.DataFrame:
         """One row a figure and statistic, in order of METRICS and STATISTICS.
@@ -167,7 +168,7 @@ class KindComparison:
             for figure, changes in self.metrics.items()
             for statistic, change in changes.items()
         )
-        return _frame(rows, {"figure": "str", "statistic": "str"} | CHANGE_COLUMNS)
+        return frame(rows, {"figure": "str", "statistic": "str"} | CHANGE_COLUMNS)
 
     def df_works(self) -> pd.DataFrame:
         """One row a function or kind of flush, what cost most first: the change of the mean of what callers paid.
@@ -196,7 +197,7 @@ class KindComparison:
             for one in callers
         )
         times = dict.fromkeys(("mean_ns", "low_ns", "high_ns", "p99_ns"), "Float64")
-        return _frame(rows, {"side": "str", "cpu": "uint16", "count": "int64"} | times | {"max_ns": "int64"})
+        return frame(rows, {"side": "str", "cpu": "uint16", "count": "int64"} | times | {"max_ns": "int64"})
 
 
 def _cells(change: Change) -> dict[str, Any]:
@@ -209,13 +210,7 @@ def _cells(change: Change) -> dict[str, Any]:
 
 
 def _frame_of(rows: Iterable[Row]) -> pd.DataFrame:
-    return _frame(({"name": one.name} | _cells(one.change) for one in rows), {"name": "str"} | CHANGE_COLUMNS)
-
-
-def _frame(rows: Iterable[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(list(rows), columns=list(columns)).astype(columns)
+    return frame(({"name": one.name} | _cells(one.change) for one in rows), {"name": "str"} | CHANGE_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,11 @@ IDLE_DOMAIN: Final = 32767
 NOBODY: Final = -1
 
 
+def vcpu_name(domain: int, vcpu: int) -> str:
+    """`d1v0`, `idle` for a vCPU of the idle domain, `d?v?` for NOBODY."""
+    return "d?v?" if domain == NOBODY else "idle" if domain == IDLE_DOMAIN else f"d{domain}v{vcpu}"
+
+
 def header_of(event: Event) -> int:
     """The header word that every record of a fixed-length event bears."""
     return event.event_id | (event.words or 0) << 28 | int(event.timestamped) << 31

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from xtrace.episodes.tables import NULLABLE
+from xtrace.episodes.tables import dtype_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -16,35 +19,28 @@ def gives(columns: Iterable[pa.Field]) -> Callable[[Method], Method]:
     """A method that gives a frame of these columns in this order; its docstring tells name, dtype, unit and meaning."""
 
     def promise(method: Method) -> Method:
-        method.__doc__ = "\n\n        ".join((method.__doc__ or "", *_paragraphs(columns)))
+        listed = "\n        ".join(_listed(columns))
+        method.__doc__ = f"{method.__doc__ or ''}\n\n        {listed}"
         return method
 
     return promise
 
 
-def _paragraphs(columns: Iterable[pa.Field]) -> Iterator[str]:
+def _listed(columns: Iterable[pa.Field]) -> Iterator[str]:
+    """A line a column: name, dtype, unit and meaning, aligned."""
     rows = [(one.name, dtype_of(one), _text(one, b"unit"), _text(one, b"meaning")) for one in columns]
     widths = [max(len(row[place]) for row in rows) for place in range(3)]
-    lines = (
-        "  ".join((*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3])) for row in rows
-    )
-    yield "\n        ".join(lines)
+    for *cells, meaning in rows:
+        yield "  ".join((*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), meaning))
 
 
 def _text(field: pa.Field, key: bytes) -> str:
-    text = field.metadata[key].decode()
+    text: str = field.metadata[key].decode()
     return "" if key == b"unit" and text == "none" else text
 
 
-def dtype_of(field: pa.Field) -> str:
-    """The pandas dtype of a column, as `episodes.tables.to_pandas` makes it."""
-    kind = field.type
-    if pa.types.is_dictionary(kind):
-        return "category"
-    if pa.types.is_string(kind):
-        return "str"
-    if pa.types.is_list(kind):
-        return "object"
-    if field.nullable:
-        return NULLABLE[kind]
-    return "float64" if kind == pa.float64() else str(kind)
+def frame(rows: Iterable[Mapping[str, Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """Rows as a frame of these columns, by name, in this order and of these dtypes."""
+    import pandas as pd
+
+    return pd.DataFrame(list(rows), columns=list(dtypes)).astype(dict(dtypes))

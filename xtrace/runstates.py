@@ -17,7 +17,6 @@ from xtrace.states import TRACK_BITS
 
 if TYPE_CHECKING:
     from xtrace.decode import Batch, Group
-    from xtrace.survey import Survey
     from xtrace.trace import Trace
 
 CHANGE: Final = "TRC_SCHED_RUNSTATE_CHANGE"
@@ -83,20 +82,38 @@ class Changes(NamedTuple):
 
 
 class Stays:
-    """Changes in order of time → stays, in the order of what ends them.
+    """Changes, as they are read → stays, in the order of what ends them, once that is certain.
 
     A change that leaves a state other than the one that the vCPU was known to be in says that changes are missing:
     where the known state ended, and where the one that is left began, was not seen.
     """
 
-    def __init__(self, losses: NDArray[np.int64]) -> None:
+    def __init__(self, trace: Trace, losses: NDArray[np.int64]) -> None:
         """losses: int64 (n, 2), begin and end in ns of each time in which a CPU lost records, ascending."""
-        self._losses = losses
+        self._trace, self._losses = trace, losses
+        self._waiting = [Changes.none()]
         self._open: dict[int, tuple[int, int, int]] = {}
         self._capture = 0
 
-    def feed(self, changes: Changes) -> pa.Table:
-        """The stays that these changes end (schema RUNSTATES)."""
+    def add(self, batch: Batch, group: Group, number: NDArray[np.int64]) -> None:
+        """Changes, a group of records of a batch; number: of each, in the order of reading."""
+        self._waiting.append(Changes.of(self._trace, batch, group, number))
+
+    def release(self, ready: NDArray[np.int64]) -> pa.Table:
+        """These numbers are next in order of time: the stays that end with them (schema RUNSTATES).
+
+        Numbers of other records may be among them.
+        """
+        waiting = Changes(*map(np.concatenate, zip(*self._waiting, strict=True)))
+        waiting = waiting.take(np.argsort(waiting.place, kind="stable"))
+        rows = np.searchsorted(waiting.place, ready)
+        rows = rows[np.append(waiting.place, -1)[rows] == ready]
+        later = np.ones(len(waiting.place), np.bool_)
+        later[rows] = False
+        self._waiting = [waiting.take(later)]
+        return self._fed(waiting.take(rows)._replace(place=np.arange(len(rows))))
+
+    def _fed(self, changes: Changes) -> pa.Table:
         parts = []
         for capture, rows in rows_by(changes.capture):
             if capture != self._capture:
@@ -164,9 +181,9 @@ class Stays:
         )
 
 
-def losses(trace: Trace, survey: Survey) -> NDArray[np.int64]:
+def losses(trace: Trace) -> NDArray[np.int64]:
     """When CPUs lost records: int64 (n, 2), begin and end in ns, ascending (xen/common/trace.c, LOST_RECORDS)."""
-    lost = survey.records(LOST)
+    lost = trace.survey.records(LOST)
     first = lost.payload[:, 2].astype(np.uint64) | lost.payload[:, 3].astype(np.uint64) << np.uint64(32)
     spans = np.stack((trace.clock.to_ns(np.minimum(first, lost.tsc)), trace.clock.to_ns(lost.tsc)), axis=1)
     return spans[np.argsort(spans[:, 0], kind="stable")]
@@ -184,27 +201,14 @@ def lost_within(losses: NDArray[np.int64], begin_ns: NDArray[np.int64], end_ns: 
 def runstate_table(trace: Trace) -> pa.Table:
     """All stays of a trace, by a pass over it."""
     wanted = parse_events(CHANGE)
-    stays, order = Stays(losses(trace, trace.survey)), trace.order()
-    parts, held, base = [], Changes.none(), 0
+    stays, order = Stays(trace, losses(trace)), trace.order()
+    parts, base = [], 0
     for batch, _ in trace.batches():
         items = np.full(len(batch.starts), None, object)
-        found = [held]
         for group in trace.groups(batch, wanted):
             items[group.rows] = base + group.rows
-            found.append(Changes.of(trace, batch, group, base + group.rows))
+            stays.add(batch, group, base + group.rows)
         base += len(batch.starts)
-        held, ready = released(found, order.feed(batch, items).astype(np.int64))
-        parts.append(stays.feed(ready))
-    _, ready = released([held], order.finish().astype(np.int64))
-    return pa.concat_tables([*parts, stays.feed(ready), stays.finish()]).combine_chunks()
-
-
-def released(parts: list[Changes], ready: NDArray[np.int64]) -> tuple[Changes, Changes]:
-    """Of these changes those that are held further, and those with their place in `ready`, in its order."""
-    held = Changes(*map(np.concatenate, zip(*parts, strict=True)))
-    held = held.take(np.argsort(held.place, kind="stable"))
-    rows = np.searchsorted(held.place, ready)
-    rows = rows[np.append(held.place, -1)[rows] == ready]
-    keep = np.ones(len(held.place), np.bool_)
-    keep[rows] = False
-    return held.take(keep), held.take(rows)._replace(place=np.arange(len(rows)))
+        parts.append(stays.release(order.feed(batch, items).astype(np.int64)))
+    parts.append(stays.release(order.finish().astype(np.int64)))
+    return pa.concat_tables([*parts, stays.finish()]).combine_chunks()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from xtrace import arrow
@@ -85,7 +84,7 @@ class Chosen:
         """The calls or the flushes selected: by their START; one whose START was not seen is in no span of time."""
         tables = trace.tables
         episodes = tables.episodes
-        wanted = arrow.values(pa.chunked_array([episodes["kind"].chunk(0).indices])) == KIND_NAMES.index(kind)
+        wanted = arrow.equals(episodes["kind"], kind)
         if selection:
             start = arrow.values(episodes["start_ns"], null=int(NULL))
             wanted &= selection.starts(arrow.values(episodes["initiator"]), start)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from xtrace.context import IDLE_DOMAIN
+from xtrace.context import vcpu_name
 from xtrace.episodes.tables import to_pandas
 from xtrace.parsers.event import class_of
 from xtrace.selection import Selection
@@ -173,7 +173,7 @@ def _label(one: Row, targets: Mapping[int, Row], cpu: int) -> str:
     domain = place["domain"]
     # What is missing in a row taken out of a frame is sometimes one, sometimes the other.
     if domain is not None and domain is not pd.NA:
-        parts.append("idle" if int(domain) == IDLE_DOMAIN else f"d{domain}v{place['vcpu']}")
+        parts.append(vcpu_name(int(domain), int(place["vcpu"])))
     return ", ".join(dict.fromkeys(parts))
 
 

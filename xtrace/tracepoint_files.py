@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
-
-from xtrace.output import check, whole
 
 Piece = Literal["header", "legacy", "lockless"]
 
@@ -18,6 +15,8 @@ README: Final = "README.md"
 
 def text(name: str) -> str:
     """The content of one of the files. Its name is that in tracepoints/."""
+    from importlib.resources import files
+
     return files("xtrace").joinpath("tracepoints", name).read_text(encoding="utf-8")
 
 
@@ -32,6 +31,8 @@ def write(folder: Path, *, force: bool) -> list[Path]:
 
     Raises UsageError where one is in the way and force is not given, InputError where one cannot be written.
     """
+    from xtrace.output import check, whole
+
     paths = [folder / name for name in (*NAMES.values(), README)]
     check(*paths, force=force)
     for path in paths:

@@ -130,14 +130,14 @@ COMMON: Final = (
 """The columns that the files of all events have; the event's own fields come before the last two."""
 
 
-def name_of(path: str) -> str:
-    """What a trace is called in a dataset: its file's name without suffix. Raises UsageError where that will not do."""
-    stem = _SUFFIXES.sub("", Path(path).name)
-    return checked_name(re.sub(r"[^A-Za-z0-9._+-]", "_", stem)) if path != "-" else checked_name("")
+def name_of(path: str, given: str | None = None) -> str:
+    """What a trace is called in a dataset: the name given, else its file's without suffix.
 
-
-def checked_name(name: str) -> str:
-    """The same name. Raises UsageError where it cannot be that of a folder that every tool reads."""
+    Raises UsageError where that cannot be the name of a folder that every tool reads.
+    """
+    name = given
+    if name is None:
+        name = "" if path == "-" else re.sub(r"[^A-Za-z0-9._+-]", "_", _SUFFIXES.sub("", Path(path).name))
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name or 'standard input'}: no name for a trace; give --name with letters, digits and . _ -")
     return name

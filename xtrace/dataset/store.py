@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from xtrace.dataset.layout import checked_name, name_of
+from xtrace.dataset.layout import name_of
 from xtrace.dataset.stored import StoredTrace
 from xtrace.dataset.write import write
 from xtrace.errors import UsageError
@@ -40,5 +40,5 @@ def store(
     if not isinstance(trace, TraceFile):
         with TraceFile(cast("str", trace)) as opened:
             return store(opened, root, name=name, host=host, force=force)
-    called = name_of(str(trace.reader.path)) if name is None else checked_name(name)
+    called = name_of(str(trace.reader.path), name)
     return StoredTrace(write(trace, Path(root), called, host=host, force=force).folder)

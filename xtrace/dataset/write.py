@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from xtrace import __version__
 from xtrace.dataset.event_files import EventFiles
 from xtrace.dataset.layout import PREFIX, SCHEMA, STORED_EPISODES, TRACE, TRACES
 from xtrace.dataset.staging import whole_folder
 from xtrace.errors import UsageError
-from xtrace.runstates import CHANGE, RUNSTATES, Changes, Stays, losses, released
+from xtrace.runstates import CHANGE, RUNSTATES, Stays, losses
 from xtrace.summary import measured
 
 if TYPE_CHECKING:
@@ -84,41 +85,37 @@ def _write_tables(trace: TraceFile, folder: Path) -> dict[str, int]:
     episodes = tables.episodes.append_column(STORED_EPISODES.field("overlapping"), pa.array(tables.overlaps))
     _write_table(episodes, folder / "episodes.parquet")
     _write_table(tables.deliveries, folder / "deliveries.parquet")
-    stays, order = Stays(losses(trace, trace.survey)), trace.order()
+    stays, order = Stays(trace, losses(trace)), trace.order()
     count = runstates = 0
-    held = Changes.none()
     with (
         EventFiles(trace, folder) as files,
         pq.ParquetWriter(folder / "runstates.parquet", RUNSTATES.with_metadata(MARK), compression="zstd") as writer,
     ):
 
-        def pass_on(ready: Any, changes: list[Changes]) -> Changes:
+        def pass_on(ready: NDArray[Any]) -> None:
+            files.release(ready.astype(np.int64))
+            keep(stays.release(ready.astype(np.int64)))
+
+        def keep(ended: pa.Table) -> None:
             nonlocal runstates
-            numbers = ready.astype(np.int64)
-            files.release(numbers)
-            later, now = released(changes, numbers)
-            ended = stays.feed(now)
             runstates += ended.num_rows
             if ended.num_rows:
                 writer.write_table(ended.replace_schema_metadata(MARK))
-            return later
 
         for batch, _ in trace.batches():
             numbers = count + np.arange(len(batch.starts))
-            changes = [held]
             for group in trace.groups(batch):
                 files.add(batch, group, numbers[group.rows])
                 if group.event.name == CHANGE:
-                    changes.append(Changes.of(trace, batch, group, numbers[group.rows]))
+                    stays.add(batch, group, numbers[group.rows])
             count += len(batch.starts)
-            held = pass_on(order.feed(batch, numbers.astype(object)), changes)
-        pass_on(order.finish(), [held])
-        rest = stays.finish()
-        writer.write_table(rest.replace_schema_metadata(MARK))
+            pass_on(order.feed(batch, numbers.astype(object)))
+        pass_on(order.finish())
+        keep(stays.finish())
     return {
         "episodes": episodes.num_rows,
         "deliveries": tables.deliveries.num_rows,
-        "runstates": runstates + rest.num_rows,
+        "runstates": runstates,
         "events": count,
     }
 

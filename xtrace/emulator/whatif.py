@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from xtrace.contract import frame
 from xtrace.emulator.costs import Costs
 from xtrace.emulator.demand import Demand, demand
 from xtrace.emulator.estimate import costs_of
@@ -84,11 +85,9 @@ class Prediction:
 
 
 def _frame(rows: Iterable[dict[str, Any]], keys: dict[str, str]) -> pd.DataFrame:
-    import pandas as pd
-
     types = {one.name: "float64" for one in fields(Line)}
     types |= {"replayed_ns": "Float64", "against_ns": "Float64", "episodes": "int64"}
-    return pd.DataFrame(list(rows), columns=[*keys, *types]).astype(keys | types)
+    return frame(rows, keys | types)
 
 
 def whatif(

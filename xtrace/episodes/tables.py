@@ -131,6 +131,20 @@ NULLABLE: Final = {
 """The pandas dtypes of columns in which something can be missing."""
 
 
+def dtype_of(field: pa.Field) -> str:
+    """The pandas dtype of a column, as `to_pandas` makes it of types that tables have."""
+    kind = field.type
+    if pa.types.is_dictionary(kind):
+        return "category"
+    if pa.types.is_string(kind):
+        return "str"
+    if pa.types.is_list(kind):
+        return "object"
+    if field.nullable and kind in NULLABLE:
+        return NULLABLE[kind]
+    return "float64" if kind == pa.float64() else str(kind)
+
+
 def to_pandas(table: pa.Table) -> pd.DataFrame:
     """The table as a frame: NumPy columns where nothing can be missing, pandas' nullable ones where it can.
 
@@ -138,14 +152,10 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
     """
     import pandas as pd
 
-    def text_or_nullable(kind: pa.DataType) -> Any:
-        name = "str" if kind == pa.string() else NULLABLE.get(kind)
-        return None if name is None else pd.api.types.pandas_dtype(name)
-
-    def text(kind: pa.DataType) -> Any:
-        return text_or_nullable(kind) if kind == pa.string() else None
-
     columns: dict[str, Any] = {}
     for field, column in zip(table.schema, table.columns, strict=True):
-        columns[field.name] = column.to_pandas(types_mapper=text_or_nullable if field.nullable else text)
+        # Without a mapper pandas makes the dtype of all others by itself.
+        name = dtype_of(field)
+        kind = pd.api.types.pandas_dtype(name) if name == "str" or name in NULLABLE.values() else None
+        columns[field.name] = column.to_pandas(types_mapper={field.type: kind}.get)
     return pd.DataFrame(columns)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.context import LOST, NOBODY, header_of
+from xtrace.context import LOST, NOBODY, header_of, vcpu_name
 from xtrace.grouping import rows_by
 from xtrace.parsers import hvm
 from xtrace.parsers.vectors import exit_name
 from xtrace.parsers.vendor import Vendor
 from xtrace.states import TRACK_BITS, cpu_of
-from xtrace.timeline.marks import Address, Arg, Piece, Scope, who
+from xtrace.timeline.marks import Address, Arg, Piece, Scope
 from xtrace.timeline.rows import EXITS, LOSSES, RUNS, Host
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Cpus:
         ended = ended & (found.domain != NOBODY) & self._scope.has_domain(found.domain) & self._scope.meets(begin, end)
         columns = (cpu_of(found.track), begin, end, found.domain, found.vcpu)
         for cpu, first, last, domain, vcpu in zip(*(values[ended].tolist() for values in columns), strict=True):
-            piece = self._scope.cut(Piece(first, last, who(domain, vcpu), {}), goes_on=goes_on)
+            piece = self._scope.cut(Piece(first, last, vcpu_name(domain, vcpu), {}), goes_on=goes_on)
             self._host.cpu(cpu, RUNS).slice(piece)
 
     def _show_exits(self, found: _Points, ended: NDArray[np.bool_], *, goes_on: bool = False) -> None:

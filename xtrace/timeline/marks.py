@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.context import IDLE_DOMAIN
 from xtrace.selection import Selection
 
 FOREVER_NS: Final = int(np.iinfo(np.int64).max)
@@ -137,8 +136,3 @@ def _among(values: NDArray[np.integer], wanted: Iterable[int] | None) -> NDArray
     if wanted is None:
         return np.ones(len(values), np.bool_)
     return np.isin(values, np.array(sorted(wanted), np.int64))
-
-
-def who(domain: int, vcpu: int) -> str:
-    """`d1v0`, `idle`."""
-    return "idle" if domain == IDLE_DOMAIN else f"d{domain}v{vcpu}"

@@ -10,11 +10,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xtrace import arrow
+from xtrace.context import vcpu_name
 from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.episodes.tables import NULL
 from xtrace.states import TRACK_BITS
 from xtrace.summary import flush_name
-from xtrace.timeline.marks import FOREVER_NS, Address, Arg, Args, Count, Mark, Piece, Scope, who
+from xtrace.timeline.marks import FOREVER_NS, Address, Arg, Args, Count, Mark, Piece, Scope
 from xtrace.timeline.rows import FUNCTIONS, REQUESTS, Host
 from xtrace.units import numbers, printable
 
@@ -72,7 +73,7 @@ class Requests:
 
     def _counters(self) -> Iterator[list[Mark]]:
         for rank, (kind, noun) in enumerate(KIND_NOUNS.items()):
-            mine = self.chosen & _is_kind(self._episodes, kind)
+            mine = self.chosen & arrow.equals(self._episodes["kind"], kind)
             for place, (what, begin, end, meaning) in enumerate(COUNTERS):
                 first, last = (arrow.values(self._episodes.column(name), int(NULL))[mine] for name in (begin, end))
                 whole = (first != NULL) & (last != NULL)
@@ -127,7 +128,7 @@ class Requests:
     def _functions(self) -> Iterator[list[Mark]]:
         """Of each CPU in order of time; what a call carries is inside it."""
         cpu = arrow.values(self._deliveries.column("cpu"))
-        carries = _is_kind(self._episodes, "call")
+        carries = arrow.equals(self._episodes["kind"], "call")
         order = np.flatnonzero(self._shown)
         keys = (~carries[self._owner[order]], -self._last[order], self._first[order], cpu[order])
         order = order[np.lexsort(keys)]
@@ -171,7 +172,7 @@ def request_name(row: dict[str, Any]) -> str:
 
 
 def _who(row: dict[str, Any]) -> Args:
-    return {} if row["domain"] is None else {"vcpu": who(row["domain"], row["vcpu"])}
+    return {} if row["domain"] is None else {"vcpu": vcpu_name(row["domain"], row["vcpu"])}
 
 
 def _request_args(row: dict[str, Any]) -> Args:
@@ -188,14 +189,6 @@ def _request_args(row: dict[str, Any]) -> Args:
 def _dicts(table: pa.Table, rows: NDArray[np.int64], columns: list[str]) -> Iterator[dict[str, Any]]:
     """These rows as dictionaries."""
     yield from table.select(columns).take(arrow.array(rows, pa.int64())).to_pylist()
-
-
-def _is_kind(episodes: pa.Table, kind: str) -> NDArray[np.bool_]:
-    parts = [np.zeros(0, np.bool_)]
-    for chunk in episodes.column("kind").chunks:
-        codes = arrow.values(pa.chunked_array([chunk.indices]))
-        parts.append(np.array(chunk.dictionary.to_pylist(), object).take(codes) == kind)
-    return np.concatenate(parts)
 
 
 def _ends(table: pa.Table, names: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -10,7 +10,7 @@ from xtrace import arrow
 from xtrace.context import IDLE_DOMAIN, LOST, header_of
 from xtrace.episodes.tables import NULL
 from xtrace.parsers import sched
-from xtrace.runstates import CHANGE, Changes, Stays, lost_within, released
+from xtrace.runstates import CHANGE, Stays, lost_within
 from xtrace.timeline.marks import Args, Piece, Scope
 from xtrace.timeline.rows import Host
 
@@ -27,14 +27,15 @@ _CHANGES: Final = np.array(sorted(header_of(event) for event in sched.EVENTS if 
 
 
 class Vcpus:
-    """Keeps the state of each vCPU, and changes whose turn has not come. The idle domain is left out."""
+    """Keeps the state of each vCPU. The idle domain is left out."""
 
     def __init__(self, trace: Trace, scope: Scope, host: Host) -> None:
         self._trace, self._scope, self._host = trace, scope, host
         self._wanted = any(trace.survey.counts.get(header) for header in _CHANGES.tolist())
         # Losses are not known beforehand: what they touch is found here.
-        self._stays, self._losses = Stays(np.zeros((0, 2), np.int64)), np.zeros((0, 2), np.int64)
-        self._order, self._held, self._base = trace.order(), Changes.none(), 0
+        self._losses = np.zeros((0, 2), np.int64)
+        self._stays = Stays(trace, self._losses)
+        self._order, self._base = trace.order(), 0
         self._known: set[tuple[int, int]] = set()
         self._end_ns = 0
 
@@ -45,21 +46,18 @@ class Vcpus:
         rows = np.flatnonzero(np.isin(batch.header, _CHANGES))
         items = np.full(len(batch.starts), None, object)
         items[rows] = self._base + rows
-        found = [self._held]
         part = batch.take(rows)
         for group in self._trace.groups(part):
-            found += [Changes.of(self._trace, part, group, self._base + rows[group.rows])]
+            self._stays.add(part, group, self._base + rows[group.rows])
         self._note_losses(batch)
         self._base += len(batch.starts)
         self._end_ns = max(self._end_ns, int(self._trace.clock.to_ns(batch.tsc).max(initial=0)))
-        self._held, ready = released(found, self._order.feed(batch, items).astype(np.int64))
-        self._show(self._stays.feed(ready))
+        self._show(self._stays.release(self._order.feed(batch, items).astype(np.int64)))
 
     def finish(self) -> None:
         """Add what is left, and the states that nothing ended before the trace did."""
         if self._wanted:
-            _, ready = released([self._held], self._order.finish().astype(np.int64))
-            self._show(self._stays.feed(ready))
+            self._show(self._stays.release(self._order.finish().astype(np.int64)))
             self._show(self._stays.finish(), goes_on=True)
 
     def _note_losses(self, batch: Batch) -> None:
