@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +14,7 @@ from xtrace.episodes.assemble import KIND_NOUNS
 
 if TYPE_CHECKING:
     from xtrace.dataset.write import Written
+    from xtrace.reports.page import Section
     from xtrace.summary import Breakdown
 
 PIPE_WIDTH = 110
@@ -107,6 +108,26 @@ def _no_evidence(out: Console, document: dict[str, Any]) -> None:
     for name, count in list(document["events"].items())[: 2 * MAX_ROWS]:
         table.add_row(name, units.count(count))
     out.print(table)
+
+
+def chapter(out: Console, one: Section) -> None:
+    """Print a section of a page: its sentences, and the first rows of its tables."""
+    out.print()
+    out.rule(Text(one.title, style="bold"), align="left", style="dim")
+    for sentence in one.text:
+        out.print(Text(units.printable(sentence)))
+    for table in one.tables:
+        title(out, table.caption)
+        shown = new_table(*(head.text for head in table.heads), left=0)
+        for column, head in zip(shown.columns, table.heads, strict=True):
+            column.justify = "right" if head.numeric else "left"
+        for row in table.rows[:MAX_ROWS]:
+            shown.add_row(*(Text(units.printable(cell.text), style=TONES[cell.tone]) for cell in row))
+        _left_out(shown, len(table.rows) - MAX_ROWS)
+        out.print(shown)
+
+
+TONES: Final = {"": "", "good": "green", "bad": "bold red", "muted": "dim"}
 
 
 def _kind(out: Console, kind: str, summary: dict[str, Any], breakdown: Breakdown) -> None:

@@ -30,11 +30,11 @@ from xtrace.emulator.rings import Tool
 from xtrace.emulator.workloads.evacuate import Evacuate
 from xtrace.parsers.vectors import exit_name
 from xtrace.selection import Selection
-from xtrace.summary import flush_name
 from xtrace.timeline.marks import Begin, End, Mark, Piece, Scope, Track
 from xtrace.timeline.requests import arrow_id
 from xtrace.timeline.rows import MAX_LANES, Row
 from xtrace.trace import Trace
+from xtrace.works import flush_name
 
 Exported = Callable[..., Picture]
 

@@ -16,7 +16,8 @@ from xtrace.episodes.tables import to_pandas
 from xtrace.parsers.event import class_of
 from xtrace.selection import Selection
 from xtrace.statistics import Sample
-from xtrace.summary import analysis, choose, flush_name
+from xtrace.summary import analysis, choose
+from xtrace.works import flush_name
 
 if TYPE_CHECKING:
     from xtrace.trace import Trace

@@ -15,9 +15,9 @@ from xtrace.episodes.assemble import KIND_NAMES
 from xtrace.episodes.tables import NULL
 from xtrace.grouping import rows_by
 from xtrace.parsers.event import class_of
-from xtrace.parsers.vectors import FLUSH_FLAGS
 from xtrace.selection import Selection
 from xtrace.words import RECORD_WORDS
+from xtrace.works import works
 
 if TYPE_CHECKING:
     from xtrace.episodes.assemble import EpisodeTables
@@ -166,7 +166,7 @@ def breakdown(chosen: Chosen, kind: str) -> Breakdown:
         "completion": distribution(chosen.episode("done_ns") - last_exit),
         "total": distribution(total),
     }
-    names, code = _what(chosen, kind)
+    names, code = works(chosen.tables.episodes, chosen.complete, kind)
     functions = [
         {"name": names[place], "count": len(mine), "targets": float(targets[mine].mean())}
         | {"sum_ns": int(total[mine].sum())}
@@ -184,22 +184,6 @@ def breakdown(chosen: Chosen, kind: str) -> Breakdown:
     )
 
 
-def _what(chosen: Chosen, kind: str) -> tuple[list[str], NDArray[np.int64]]:
-    """What each episode did, its function by name or address, or its kind of flush: distinct names, and which."""
-    values, first, codes = np.unique(
-        chosen.episode("func" if kind == "call" else "flush_flags"), return_index=True, return_inverse=True
-    )
-    if kind == "flush":
-        names = [flush_name(flags) for flags in values.tolist()]
-    else:
-        known = chosen.tables.episodes["func_name"]
-        rows = chosen.complete[first].tolist()
-        names = [known[row].as_py() or f"0x{address:x}" for row, address in zip(rows, values.tolist(), strict=True)]
-    # Two addresses may lie in one function, and two sets of bits differ only in bits without a name.
-    distinct = sorted(set(names))
-    return distinct, np.array([distinct.index(name) for name in names], np.int64)[codes]
-
-
 def log2_histogram(values: NDArray[np.int64]) -> list[tuple[int, int]]:
     """(2^k, how many values are in [2^k, 2^(k+1))) from the smallest to the largest; values below 1 count as 1."""
     if not len(values):
@@ -207,12 +191,6 @@ def log2_histogram(values: NDArray[np.int64]) -> list[tuple[int, int]]:
     power = np.frexp(np.maximum(values, 1).astype(np.float64))[1] - 1
     low = int(power.min())
     return [(1 << low + step, count) for step, count in enumerate(np.bincount(power - low).tolist())]
-
-
-def flush_name(flags: int) -> str:
-    """A flush by its FLUSH_* bits, `TLB|VA_VALID`, without the order."""
-    names = [name.removeprefix("FLUSH_") for bit, name in FLUSH_FLAGS.items() if flags & bit]
-    return "|".join(names) if names else f"0x{flags:x}"
 
 
 def measured(trace: Trace) -> dict[str, Any]:

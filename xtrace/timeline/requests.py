@@ -14,10 +14,10 @@ from xtrace.context import vcpu_name
 from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.episodes.tables import NULL
 from xtrace.states import TRACK_BITS
-from xtrace.summary import flush_name
 from xtrace.timeline.marks import FOREVER_NS, Address, Arg, Args, Count, Mark, Piece, Scope
 from xtrace.timeline.rows import FUNCTIONS, REQUESTS, Host
 from xtrace.units import numbers, printable
+from xtrace.works import flush_name
 
 if TYPE_CHECKING:
     from xtrace.episodes.assemble import EpisodeTables
