@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from xtrace.comparison import Cell
+    from xtrace.questions.contests import Waiter
     from xtrace.swimlanes import Swimlane
 
 Kind = Literal["call", "flush"]
@@ -203,6 +204,43 @@ def waits_by_cpu(sides: Mapping[str, pd.DataFrame], kind: Kind = "call", column:
         axes.set_xticks(range(0, len(groups), step), [str(group[0]) for group in groups[::step]])
         axes.set_xlabel("initiating CPU")
         axes.set_ylabel(_column_name(column))
+        _legend_above(figure, axes)
+    return figure
+
+
+def contest(sides: Mapping[str, Sequence[Waiter]]) -> Figure:
+    """What competing requests cost each CPU, by side: mean with its interval, 90th percentile, longest."""
+    with style():
+        cpus = sorted({one.cpu for waiters in sides.values() for one in waiters})
+        place = {cpu: x for x, cpu in enumerate(cpus)}
+        figure = Figure(figsize=SIZE if len(cpus) <= 24 else WIDE, layout="constrained")
+        axes = figure.add_subplot()
+        apart = 0.7 / max(len(sides), 1)
+        for index, ((name, waiters), colour) in enumerate(zip(sides.items(), _colours(sides), strict=False)):
+            x = np.array([place[one.cpu] for one in waiters]) + (index - (len(sides) - 1) / 2) * apart
+            mean = np.array([one.mean_ns for one in waiters])
+            low, high = (
+                np.array([one.mean_ns if end is None else end for one, end in zip(waiters, ends, strict=True)])
+                for ends in ([one.low_ns for one in waiters], [one.high_ns for one in waiters])
+            )
+            axes.vlines(x, mean, [one.p90_ns for one in waiters], color=colour, alpha=0.25, linewidth=7)
+            axes.errorbar(
+                x,
+                mean,
+                [mean - low, high - mean],
+                fmt="o",
+                color=colour,
+                markersize=5,
+                capsize=3,
+                label=f"{name}: mean",
+            )
+            axes.plot(x, [one.max_ns for one in waiters], "_", color=colour, label=f"{name}: longest", markersize=9)
+        axes.set_yscale("log")
+        _time_axis(axes.yaxis, axes)
+        step = max(1, len(cpus) // 24)
+        axes.set_xticks(range(0, len(cpus), step), [str(cpu) for cpu in cpus[::step]])
+        axes.set_xlabel("initiating CPU")
+        axes.set_ylabel("what a request cost")
         _legend_above(figure, axes)
     return figure
 

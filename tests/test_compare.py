@@ -18,10 +18,10 @@ from printed import HZ, PRINTED_NS
 
 import xtrace
 from xtrace.aftermath import DIRECTLY, served_after
-from xtrace.callers import AT_WORK, BLOCK_NS, callers_at_work
+from xtrace.callers import AT_WORK, BLOCK_NS, callers_at_work, while_all_call
 from xtrace.cli import run
 from xtrace.cli_compare import sides
-from xtrace.comparing import compare_runs, while_all_call
+from xtrace.comparing import compare_runs
 from xtrace.comparison import Comparison, document
 from xtrace.emulator.host import Emulation
 from xtrace.emulator.output import made
@@ -309,7 +309,18 @@ def test_callers_are_compared_while_all_of_them_call() -> None:
             "initiator": [0, 1, 0, 1, 1, 1, 0, 1, 0, 1],
         }
     )
-    assert while_all_call(rows).tolist() == [True, True, True, False, False, False, True, False, True, False]
+    assert while_all_call(*(rows[name].to_numpy() for name in ("start_ns", "initiator", "run"))).tolist() == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_sides_are_told_apart() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from xtrace.callers import BLOCK_NS
+from xtrace.callers import bucket, while_all_call
 from xtrace.comparable import alerts, work_done
 from xtrace.comparison import (
     METRICS,
@@ -123,13 +123,8 @@ def _metrics(old: Costs, new: Costs) -> dict[str, dict[str, Change]]:
     }
 
 
-def _bucket(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """1, 2, 3-4, 5-8, …: the power of two that is not smaller."""
-    return np.frexp(np.maximum(values - 1, 0).astype(np.float64))[1].astype(np.int64)
-
-
 def _cell_of(side: Costs) -> NDArray[np.int64]:
-    return _bucket(side.episodes["mask"].to_numpy()) << 8 | _bucket(side.episodes["callers"].to_numpy())
+    return bucket(side.episodes["mask"].to_numpy()) << 8 | bucket(side.episodes["callers"].to_numpy())
 
 
 def grid(old: Costs, new: Costs) -> tuple[Cell, ...]:
@@ -223,7 +218,8 @@ def contested(side: Costs, cell: Cell | Contest) -> NDArray[np.int64]:
         cell.callers.low, cell.callers.high
     )
     chosen = np.flatnonzero(inside)
-    return chosen[while_all_call(rows.iloc[chosen])]
+    start, initiator, run = (rows[name].to_numpy()[chosen] for name in ("start_ns", "initiator", "run"))
+    return chosen[while_all_call(start, initiator, run)]
 
 
 def _callers_of(side: Costs, cell: Cell) -> Iterator[CallerOfSide]:
@@ -238,18 +234,3 @@ def _callers_of(side: Costs, cell: Cell) -> Iterator[CallerOfSide]:
             float(np.quantile(sample.value, 0.99)),
             int(sample.value.max()),
         )
-
-
-def while_all_call(rows: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which episodes began while none of the callers around had made its last call.
-
-    A caller that is held up goes on when the others have finished, and then nobody is in its way: that must not hide
-    that it was. Callers are around as long as there is no silence of a tenth of a second.
-
-    rows: with columns run, start_ns and initiator, in order of run and start.
-    """
-    start, run = rows["start_ns"].to_numpy(), rows["run"].to_numpy()
-    fresh = np.append(True, (np.diff(start) > BLOCK_NS) | (np.diff(run) != 0))[: len(rows)]
-    burst = pd.Series(np.cumsum(fresh), index=rows.index)
-    last = rows["start_ns"].groupby([burst, rows["initiator"]]).max().groupby(level=0).min()
-    return np.asarray(start <= last.reindex(burst).to_numpy())
