@@ -10,7 +10,7 @@ import numpy as np
 from xtrace import __version__, units
 from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.episodes.tables import to_pandas
-from xtrace.reports import figures, parts
+from xtrace.reports import chapters, figures, parts
 from xtrace.reports.page import Cell, Head, Page, Picture, Section, Table
 from xtrace.reports.terminal import NO_EVIDENCE, TITLES
 from xtrace.swimlanes import worst_of
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from xtrace.provenance import Provenance
+    from xtrace.questions.answers import Answers
     from xtrace.selection import Selection
     from xtrace.summary import Breakdown
     from xtrace.swimlanes import Swimlane
@@ -43,6 +44,7 @@ def page(
     document: dict[str, Any],
     kinds: Mapping[str, Breakdown],
     episodes: pd.DataFrame,
+    found: Answers,
     lanes: Sequence[Swimlane],
     alerts: Sequence[str],
     origin: Provenance,
@@ -59,6 +61,8 @@ def page(
             first = shown[0].pictures[1]
             shown[0] = Section(shown[0].key, shown[0].title, (), shown[0].pictures[:1], shown[0].tables)
         sections += shown
+    if kinds:
+        sections += chapters.illustrated(found)
     if lanes:
         sections.append(parts.lanes([("", lane) for lane in lanes]))
     rows = [(Cell(name), parts.count(count)) for name, count in document["events"].items()]
@@ -73,6 +77,7 @@ def page(
         first,
         tuple(sections),
         __version__,
+        tuple(chapters.points(found)) if kinds else (),
     )
 
 
@@ -81,6 +86,7 @@ def of_trace(
     selection: Selection,
     document: dict[str, Any],
     kinds: Mapping[str, Breakdown],
+    found: Answers,
     alerts: Sequence[str],
     origin: Provenance,
 ) -> Page:
@@ -88,7 +94,7 @@ def of_trace(
     episodes = to_pandas(trace.tables.episodes.select(EPISODE_COLUMNS))
     episodes = episodes[episodes["complete"]]
     chosen = selection.starts(episodes["initiator"].to_numpy(), episodes["start_ns"].to_numpy(np.int64))
-    return page(document, kinds, episodes[chosen], worst_of(trace, selection, WORST_LANES), alerts, origin)
+    return page(document, kinds, episodes[chosen], found, worst_of(trace, selection, WORST_LANES), alerts, origin)
 
 
 def trust(document: dict[str, Any]) -> str:

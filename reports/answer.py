@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from xtrace import units
@@ -10,6 +11,7 @@ from xtrace.episodes.assemble import KIND_NOUNS
 
 if TYPE_CHECKING:
     from xtrace.comparison import CallerOfSide, Cell, Comparison, Contest, KindComparison
+    from xtrace.questions.fairness import Fairness
 
 NOTABLE_SHARE: Final = 0.02
 LAST_BY: Final = 1.1
@@ -24,6 +26,7 @@ def _of_kind(one: KindComparison) -> Iterator[str]:
     nouns = KIND_NOUNS[one.kind]
     yield from _lock(one, nouns)
     yield from _overlap(one, nouns)
+    yield from _lost(one, nouns)
     if one.work.comparable:
         yield from _times(one, nouns)
     elif one.work.percent is None:
@@ -33,6 +36,7 @@ def _of_kind(one: KindComparison) -> Iterator[str]:
             f"Whether {nouns} got faster cannot be said: the same work took {abs(one.work.percent):.0f} % "
             f"{'less' if one.work.percent < 0 else 'more'} time on the targets, so the hosts were not equally loaded."
         )
+    yield from fairness_changes(one)
     if one.contest is not None and one.work.comparable:
         yield from unfairness(one.contest, nouns)
 
@@ -48,6 +52,69 @@ def _lock(one: KindComparison, nouns: str) -> Iterator[str]:
         yield f"{nouns.capitalize()} wait for a lock now: {shares}."
     elif max(old, new) >= NOTABLE_SHARE:
         yield f"Lock wait of {nouns}: {shares}."
+
+
+def _lost(one: KindComparison, nouns: str) -> Iterator[str]:
+    """On one scale what others cost callers: a lock that they hold, a target or the caller's CPU that they occupy."""
+    share = next((figure for figure in one.figures if figure.unit == "share"), None)
+    if share is None or share.before is None or share.after is None or max(share.before, share.after) < NOTABLE_SHARE:
+        return
+    yield (
+        f"At locks, in queues at targets and serving others meanwhile {nouns} lost {_percent(share.before)} of their "
+        f"time to others before, {_percent(share.after)} after."
+    )
+
+
+def fairness_changes(one: KindComparison) -> Iterator[str]:
+    """Whom the order of service favours on one side and not on the other, where that is certain."""
+    nouns = KIND_NOUNS[one.kind]
+    sides = [_biases(runs) for runs in one.fairness]
+    names = ("before", "after")
+    for bias, which in (("low first", "Low"), ("high first", "High")):
+        mine = [side.get(bias, 0) for side in sides]
+        judged = [sum(side.values()) for side in sides]
+        told = [_runs(count, all_) for count, all_ in zip(mine, judged, strict=True)]
+        if mine[1] and not mine[0]:
+            earlier = "that was not so before" if judged[0] else "of before there are too few meetings to tell"
+            yield f"{which} CPU numbers are served first now{told[1]}: {_passing(one.fairness[1])}; {earlier}."
+        elif mine[0] and not mine[1]:
+            later = "that is not so after" if judged[1] else "of after there are too few meetings to tell"
+            yield f"{which} CPU numbers were served first before{told[0]}: {_passing(one.fairness[0])}; {later}."
+        elif mine[0]:
+            yield (
+                f"{which} CPU numbers are served first on both sides: before, {_passing(one.fairness[0])}; after, "
+                f"{_passing(one.fairness[1])}."
+            )
+    if not any(one_side.keys() & {"low first", "high first"} for one_side in sides):
+        fair = [name for name, side in zip(names, sides, strict=True) if side]
+        if fair:
+            yield f"That the order of service of {nouns} favours a CPU number cannot be shown, {' or '.join(fair)}."
+
+
+def _biases(runs: Sequence[Fairness]) -> Counter[str]:
+    """How many runs have which verdict on the order of service, those of too few left out."""
+    verdicts = []
+    for run in runs:
+        found = {order.bias for order in run.orders} - {"too few"}
+        verdicts += sorted(found - {"none"}) or sorted(found)
+    return Counter(verdicts)
+
+
+def _runs(count: int, judged: int) -> str:
+    return f" in {count} of {judged} runs" if judged > 1 else ""
+
+
+def _passing(runs: Sequence[Fairness]) -> str:
+    """How often later requests pass earlier ones, at places where the order is biased."""
+    orders = [order for run in runs for order in run.orders if order.bias in ("low first", "high first")]
+    shares = []
+    for side in ("lower", "higher"):
+        rates = [getattr(order, side) for order in orders]
+        shares.append(_percent(sum(rate.passed for rate in rates) / max(sum(rate.meetings for rate in rates), 1)))
+    return (
+        f"a later one passed one that waited with it in {shares[0]} of cases if its CPU had the lower number, in "
+        f"{shares[1]} if the higher"
+    )
 
 
 def _overlap(one: KindComparison, nouns: str) -> Iterator[str]:

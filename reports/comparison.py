@@ -17,6 +17,7 @@ from xtrace.reports.terminal import new_table
 if TYPE_CHECKING:
     from xtrace.comparison import Comparison, Contest, KindComparison, Row, Totals
     from xtrace.gate import Judgement
+    from xtrace.side_by_side import Unit
     from xtrace.statistics import Change
 
 MARKS: Final = {"faster": "", "slower": "", "no change": "~", "too few": "?"}
@@ -65,6 +66,7 @@ def sheets(one: KindComparison) -> Iterator[Sheet]:
     yield Sheet(f"All {nouns}", ("", "before", "after"), tuple(map(Line, totals(one.before, one.after))))
     if one.contest is not None:
         yield contest(one.contest, nouns)
+    yield from topics(one)
     if len(one.works) > 1:
         yield _rows("function" if one.kind == "call" else "flags", one.works, nouns)
     if len(one.domains) > 1:
@@ -151,6 +153,29 @@ def contest(one: Contest, nouns: str) -> Sheet:
     heads = ("CPU", *(f"{name}{side}" for side in ("", " after") for name in ("mean", "95 % interval", "max", "n")))
     title = f"Who waits: {nouns} with {one.callers} callers and {one.mask} CPUs in the mask, while all of them call"
     return Sheet(title, heads, tuple(lines), left=0)
+
+
+TOPICS: Final = {"waiting": "Who waits for whom", "fairness": "Is it fair", "cost": "Who pays"}
+
+
+def topics(one: KindComparison) -> Iterator[Sheet]:
+    """Waiting, fairness and cost side by side."""
+    for topic, title in TOPICS.items():
+        lines = tuple(
+            Line((figure.name, *(_value(value, figure.unit) for value in (figure.before, figure.after))))
+            for figure in one.figures
+            if figure.topic == topic and (figure.before is not None or figure.after is not None)
+        )
+        if lines:
+            yield Sheet(f"{title}: {KIND_NOUNS[one.kind]}", ("", "before", "after"), lines)
+
+
+def _value(value: float | None, unit: Unit) -> str:
+    if value is None:
+        return "–"
+    if unit == "ns":
+        return units.time(value)
+    return f"{100 * value:.1f} %" if unit == "share" else f"{value:.3f}".replace("-", "−")
 
 
 def _rows(what: str, rows: tuple[Row, ...], nouns: str) -> Sheet:

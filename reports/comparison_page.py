@@ -9,7 +9,7 @@ from xtrace import __version__, units
 from xtrace.comparing import contested
 from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.reports import comparison, figures, parts
-from xtrace.reports.answer import answer
+from xtrace.reports.answer import answer, fairness_changes
 from xtrace.reports.page import Cell, Head, Page, Picture, Section, Table
 from xtrace.sides import Costs
 
@@ -148,6 +148,20 @@ def _of_kind(one: KindComparison, sides: dict[str, Costs]) -> Iterator[Section]:
     )
     if one.contest is not None:
         yield _who(one.contest, sides, one)
+    sheets = list(comparison.topics(one))
+    yield Section(
+        f"{kind}-answers",
+        f"{title}: who waits for whom, is it fair, who pays",
+        tuple(fairness_changes(one)),
+        tables=tuple(
+            Table(
+                sheet.title,
+                (Head("", False), Head("before"), Head("after")),
+                tuple(tuple(map(Cell, line.texts)) for line in sheet.lines),
+            )
+            for sheet in sheets
+        ),
+    )
     tables = [
         _rows(what, rows, nouns)
         for what, rows in (("function" if kind == "call" else "flags", one.works), ("domain", one.domains))

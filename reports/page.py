@@ -70,10 +70,20 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """What a section comes to; key: of the section, label: what it is about."""
+
+    key: str
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """A whole report.
 
     answer   sentences: the opening paragraph
+    points   and what sections add to it
     alerts   what to know before believing it
     trust    lines that say what the figures rest on
     picture  the one that shows the answer
@@ -86,6 +96,7 @@ class Page:
     picture: Picture | None
     sections: tuple[Section, ...]
     version: str
+    points: tuple[Point, ...] = ()
 
 
 def render(page: Page) -> str:

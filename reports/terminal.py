@@ -11,9 +11,12 @@ from rich.text import Text
 
 from xtrace import units
 from xtrace.episodes.assemble import KIND_NOUNS
+from xtrace.questions import NAMES
+from xtrace.reports import chapters
 
 if TYPE_CHECKING:
     from xtrace.dataset.write import Written
+    from xtrace.questions.answers import Answers
     from xtrace.reports.page import Section
     from xtrace.summary import Breakdown
 
@@ -37,16 +40,36 @@ def console(width: int | None = None) -> Console:
     return Console(width=width, highlight=False, soft_wrap=False)
 
 
-def analysis(out: Console, document: dict[str, Any], kinds: dict[str, Breakdown], lost_by_cpu: dict[int, int]) -> None:
-    """Print an analysis: what it rests on first, then each kind of episode."""
+def analysis(
+    out: Console,
+    document: dict[str, Any],
+    kinds: dict[str, Breakdown],
+    found: Answers,
+    lost_by_cpu: dict[int, int],
+    wanted: frozenset[str],
+) -> None:
+    """Print an analysis: what it rests on, what it comes to, then each kind of episode; or only what is wanted."""
     trust(out, document["trace"], lost_by_cpu, document["hypervisor"])
-    if document["hypervisor"]["evidence"] == "none":
+    exact = document["hypervisor"]["evidence"] != "none"
+    if not exact:
         _no_evidence(out, document)
-        return
-    for kind, breakdown in kinds.items():
-        summary = document["episodes"][kind]
-        if summary["count"]:
-            _kind(out, kind, summary, breakdown)
+    elif not wanted:
+        _in_short(out, found)
+    for kind, nouns in KIND_NOUNS.items():
+        if document["episodes"][kind]["count"] and (not wanted or nouns in wanted):
+            _kind(out, kind, document["episodes"][kind], kinds.get(kind))
+    # Of a trace without the tracepoints only one question has an answer.
+    for section in chapters.sections(found, wanted if exact else wanted & {"log-dirty"}):
+        chapter(out, section)
+    if exact and not wanted:
+        out.print()
+        out.print(Text(f"More: --section {', '.join(NAMES)}; or all", style="dim"))
+
+
+def _in_short(out: Console, found: Answers) -> None:
+    out.print()
+    for point in chapters.points(found):
+        out.print(Text.assemble((f"{point.label}: ", "bold"), units.printable(point.text)))
 
 
 def stored(out: Console, written: Written) -> None:
@@ -130,7 +153,7 @@ def chapter(out: Console, one: Section) -> None:
 TONES: Final = {"": "", "good": "green", "bad": "bold red", "muted": "dim"}
 
 
-def _kind(out: Console, kind: str, summary: dict[str, Any], breakdown: Breakdown) -> None:
+def _kind(out: Console, kind: str, summary: dict[str, Any], breakdown: Breakdown | None) -> None:
     plural = KIND_NOUNS[kind]
     out.print()
     out.rule(
@@ -144,7 +167,7 @@ def _kind(out: Console, kind: str, summary: dict[str, Any], breakdown: Breakdown
         + (f" ({incomplete} cut or damaged, not in the figures below)" if incomplete else "")
         + f", {units.count(summary['targets'])} targets, {units.count(summary['overlapping'])} overlapping another"
     )
-    if not summary["complete"]:
+    if breakdown is None:
         return
     _phases(out, breakdown)
     _histogram(out, breakdown, plural)

@@ -71,9 +71,13 @@ def test_analyze_loads_no_pandas() -> None:
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
 
 
+PARTS = ["contention", "cost", "stragglers", "log_dirty", "asynchronous", "waste"]
+
+
 def test_json_contract() -> None:
     document = analysis(BENCH, "--cpu-hz", "2596.1M")
-    assert list(document) == ["schema", "trace", "hypervisor", "events", "episodes"]
+    assert list(document) == ["schema", "trace", "hypervisor", "events", "episodes", *PARTS]
+    assert document["log_dirty"] is None
     assert document["schema"] == "xtrace.analysis/1"
     assert set(document["trace"]) == {
         *("path", "bytes", "records", "skipped_bytes", "lost_records", "cpus", "duration_ns", "cpu_hz"),
@@ -89,6 +93,18 @@ def test_json_contract() -> None:
         assert found["count"] == count
         assert all(set(found[phase]) == DISTRIBUTION for phase in PHASES)
         assert sum(row["count"] for row in found["fairness"]["initiators"]) == found["complete"]
+        assert set(found["fairness"]) == {
+            "initiators",
+            "requests",
+            "orders",
+            "places",
+            "overtaken",
+            "waiters",
+            "contest",
+        }
+    # A flush and the call that carries it are one request.
+    assert document["contention"]["spent"]["flush"]["requests"] == 955
+    assert document["contention"]["spent"]["call"]["requests"] == 600
 
 
 def test_of_nothing_statistics_are_null() -> None:

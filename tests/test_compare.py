@@ -401,7 +401,7 @@ def test_json_says_all(pair: Pair) -> None:
     found = json.loads(json.dumps(document(pair("bench8")), allow_nan=False))
     assert found["schema"] == "xtrace.comparison/1"
     call = found["kinds"]["call"]
-    assert set(call) == {"before", "after", "work", "grid", "metrics", "functions", "domains", "contest"}
+    assert set(call) == {"before", "after", "work", "grid", "metrics", "functions", "domains", "contest", "figures"}
     assert set(call["metrics"]["paid_ns"]) == {"mean", "p50", "p90", "p99"}
     assert set(call["grid"][0]["paid_ns"]) == {
         *("before", "after", "percent", "low", "high", "p", "effect", "verdict"),

@@ -416,8 +416,8 @@ def test_a_waiting_initiator_serves_others(opened: Opened) -> None:
 def test_calls_one_by_one_that_were_asked_for_together(opened: Opened) -> None:
     """Legacy: CPU 2 starts while CPU 0 holds the lock, and sends after it."""
     text = """
-          0 cpu0 CALL_START seq=1 n_cpus=1
-          5 cpu2 CALL_START seq=1 n_cpus=1
+          0 cpu0 CALL_START seq=1 n_cpus=1 wait=1
+          5 cpu2 CALL_START seq=1 n_cpus=1 wait=1
          10 cpu0 CALL_SEND  seq=1 mask=1
          20 cpu1 CALL_ENTER initiator_cpu=0 seq=1
          30 cpu1 CALL_EXIT  initiator_cpu=0 seq=1
@@ -432,6 +432,30 @@ def test_calls_one_by_one_that_were_asked_for_together(opened: Opened) -> None:
         summary = trace.summary()
     assert summary["hypervisor"]["smp_model"] == "legacy"
     assert summary["episodes"]["call"]["overlapping"] == 0
+
+
+def test_callers_that_do_not_wait_show_no_lock(opened: Opened) -> None:
+    """Lockless: CPU 2 waits before it sends, for its own call before; CPU 0 calls meanwhile."""
+    text = """
+          0 cpu2 CALL_START seq=1 n_cpus=1
+          2 cpu2 CALL_SEND  seq=1 mask=1
+          3 cpu2 CALL_DONE  seq=1
+          5 cpu2 CALL_START seq=2 n_cpus=1
+         10 cpu0 CALL_START seq=1 n_cpus=1
+         12 cpu0 CALL_SEND  seq=1 mask=3
+         13 cpu0 CALL_DONE  seq=1
+         20 cpu1 CALL_ENTER initiator_cpu=2 seq=1
+         25 cpu1 CALL_EXIT  initiator_cpu=2 seq=1
+         26 cpu3 CALL_ENTER initiator_cpu=0 seq=1
+         28 cpu3 CALL_EXIT  initiator_cpu=0 seq=1
+         30 cpu2 CALL_SEND  seq=2 mask=1
+         31 cpu2 CALL_DONE  seq=2
+         40 cpu1 CALL_ENTER initiator_cpu=2 seq=2
+         45 cpu1 CALL_EXIT  initiator_cpu=2 seq=2
+    """
+    with opened(text) as trace:
+        same("initiator complete inflight\n2 yes 1\n2 yes 1\n0 yes 2", trace.table_episodes())
+        assert trace.tables.model == "unknown"
 
 
 def test_in_flight_counts(opened: Opened) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from xtrace import __version__, cli_compare, cli_dataset, cli_emulator, cli_export, cli_tracepoints
+from xtrace import __version__, cli_check, cli_compare, cli_dataset, cli_emulator, cli_export, cli_tracepoints
 from xtrace.cli_common import (
     CpusOption,
     ForceOption,
@@ -24,12 +24,14 @@ from xtrace.cli_common import (
     opened,
     print_json,
     say,
+    sections,
     selection,
     warn,
     warnings,
     write_html,
 )
 from xtrace.errors import XtraceError
+from xtrace.questions import NAMES
 
 app = typer.Typer(
     name="xtrace",
@@ -68,21 +70,31 @@ def analyze(
     cpus: CpusOption = None,
     from_: FromOption = None,
     to: ToOption = None,
+    section: Annotated[
+        str | None,
+        typer.Option(
+            "--section", metavar="LIST", help=f"Print only these: calls, flushes, {', '.join(NAMES)}; or all."
+        ),
+    ] = None,
     html: HtmlOption = None,
     force: ForceOption = False,
     format_: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
 ) -> None:
-    """Say what calls and flushes cost: how many, how long, in which phase, by whom.
+    """Say what calls and flushes cost: how many, how long, in which phase; who waits for whom, is it fair, who pays.
 
     With --cpus, --from or --to an episode counts when its initiator is one of the CPUs and it starts in the span.
+    What log-dirty phases cost is looked at, in one more pass, only for --html or where --section names it.
     """
     part = selection(cpus, from_, to)
+    wanted = sections(section)
     check_html(html, force)
-    with opened(trace, cpu_hz, symbols, once=not part and html is None) as source:
+    log_dirty = html is not None or "log-dirty" in wanted
+    with opened(trace, cpu_hz, symbols, once=not part and not log_dirty) as source:
         from xtrace.summary import analysis, breakdown, choose
 
         chosen = choose(source, part)
-        document = analysis(source, part, chosen)
+        found = source.answers(part, log_dirty=log_dirty)
+        document = analysis(source, part, chosen, found)
         warn(source)
         kinds = {}
         if html is not None or format_ is TableFormat.table:
@@ -94,13 +106,13 @@ def analyze(
             options = {"--cpu-hz": cpu_hz, "--cpus": cpus, "--from": from_, "--to": to}
             origin = provenance([("trace", trace), ("symbols", symbols)], options)
             alerts = tuple(warnings(source))
-            write_html(html, analysis_page.of_trace(source, part, document, kinds, alerts, origin))
+            write_html(html, analysis_page.of_trace(source, part, document, kinds, found, alerts, origin))
         if format_ is TableFormat.json:
             print_json(document)
             return
         from xtrace.reports import terminal
 
-        terminal.analysis(terminal.console(), document, kinds, source.lost_by_cpu)
+        terminal.analysis(terminal.console(), document, kinds, found, source.lost_by_cpu, wanted)
 
 
 @app.command(epilog="Example: xtrace info trace.bin.xz")
@@ -155,6 +167,7 @@ def dump(
 
 
 app.command(epilog="Example: xtrace compare old/*.bin vs new/*.bin --html report.html")(cli_compare.compare)
+app.command(epilog="Example: xtrace check trace.bin --model lockless")(cli_check.check)
 app.command(epilog="Example: xtrace dataset old/*.bin new/*.bin -o data")(cli_dataset.dataset)
 app.command(epilog="Example: xtrace export --perfetto trace.perfetto-trace trace.bin --symbols xen-syms.map")(
     cli_export.export

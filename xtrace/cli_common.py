@@ -174,6 +174,23 @@ def selection(cpus: str | None, from_: str | None, to: str | None) -> Selection:
     )
 
 
+KIND_SECTIONS = ("calls", "flushes")
+
+
+def sections(text: str | None) -> frozenset[str]:
+    """Which parts of an analysis the option --section names; none where it is not given. Raises UsageError."""
+    from xtrace.questions import NAMES
+
+    known = (*KIND_SECTIONS, *NAMES)
+    names = frozenset(name.strip() for name in (text or "").split(",") if name.strip())
+    if "all" in names:
+        return frozenset(known)
+    unknown = names.difference(known)
+    if unknown or (text is not None and not names):
+        raise UsageError(f"--section {text}: give some of {', '.join(known)}; or all")
+    return names
+
+
 SHOWN_SKIPS = 5
 
 

@@ -29,7 +29,9 @@ from xtrace.episodes.relations import meets
 from xtrace.errors import MissingEventsError
 from xtrace.opening import open as open_trace
 from xtrace.opening import traces_at
+from xtrace.questions.answers import Answers
 from xtrace.selection import Selection
+from xtrace.side_by_side import figures
 from xtrace.sides import Costs, Kind, Run, costs
 from xtrace.statistics import (
     MIN_BLOCKS,
@@ -79,7 +81,8 @@ def compare_runs(before: Sequence[Run], after: Sequence[Run]) -> Comparison:
             f"nothing to compare: before has {_held(before)}, after has {_held(after)}; "
             "trace hypervisors with the tracepoints (docs/tracepoints.md)"
         )
-    found = {kind: _compared(kind, *sides) for kind, sides in costed.items()}
+    answers = [[run.answers for run in side if run.answers is not None] for side in (before, after)]
+    found = {kind: _compared(kind, *sides, *answers) for kind, sides in costed.items()}
     # What cost most comes first.
     found = dict(sorted(found.items(), key=lambda item: -item[1].before.paid_ns - item[1].after.paid_ns))
     return Comparison(
@@ -96,7 +99,9 @@ def _held(runs: Sequence[Run]) -> str:
     return f"{counts['call']} complete calls and {counts['flush']} complete flushes"
 
 
-def _compared(kind: Kind, old: Costs, new: Costs) -> KindComparison:
+def _compared(
+    kind: Kind, old: Costs, new: Costs, before: Sequence[Answers], after: Sequence[Answers]
+) -> KindComparison:
     cells = grid(old, new)
     return KindComparison(
         kind,
@@ -108,6 +113,8 @@ def _compared(kind: Kind, old: Costs, new: Costs) -> KindComparison:
         _rows(old, new, "work", str),
         _rows(old, new, "domain", lambda one: f"d{one}"),
         _contest(old, new, cells),
+        figures(before, after, kind),
+        (tuple(one.fairness[kind] for one in before), tuple(one.fairness[kind] for one in after)),
     )
 
 

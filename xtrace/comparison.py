@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xtrace.comparable import Work
 from xtrace.contract import frame
+from xtrace.side_by_side import Figure
 from xtrace.sides import Costs, Kind
 from xtrace.statistics import Change, Mean
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from xtrace.questions.fairness import Fairness
 
 METRICS: Final = {
     "lock_wait": "lock_wait_ns",
@@ -135,7 +138,11 @@ class Contest:
 
 @dataclass(frozen=True, slots=True)
 class KindComparison:
-    """Calls or flushes on both sides; metrics: a change by name of METRICS and of STATISTICS.
+    """Calls or flushes on both sides.
+
+    metrics   a change by name of METRICS and of STATISTICS
+    figures   who waits for whom, whether it is fair, who pays
+    fairness  of the runs of each side
 
     Methods `df_…` return the same as pandas frames, with columns in the order and of the types that they name.
     """
@@ -149,6 +156,8 @@ class KindComparison:
     works: tuple[Row, ...]
     domains: tuple[Row, ...]
     contest: Contest | None
+    figures: tuple[Figure, ...]
+    fairness: tuple[tuple[Fairness, ...], tuple[Fairness, ...]]
 
     def df_grid(self) -> pd.DataFrame:
         """One row a cell of the grid, by mask and then callers: the change of the mean of what callers paid.
@@ -180,6 +189,14 @@ class KindComparison:
     def df_domains(self) -> pd.DataFrame:
         """One row a domain of callers, what cost most first; columns as `df_works`."""
         return _frame_of(self.domains)
+
+    def df_figures(self) -> pd.DataFrame:
+        """One row a figure on waiting, fairness and cost, on both sides.
+
+        Columns: topic, name (str), unit (str: `ns`, `share` from 0 to 1, or `number`), before, after (Float64).
+        """
+        dtypes = {"topic": "str", "name": "str", "unit": "str", "before": "Float64", "after": "Float64"}
+        return frame(({**asdict(one), "name": one.name.strip()} for one in self.figures), dtypes)
 
     def df_callers(self) -> pd.DataFrame:
         """One row a side and initiating CPU of the busiest cell, `before` first: what it paid.
@@ -263,6 +280,7 @@ def document(found: Comparison) -> dict[str, Any]:
                 "functions" if kind == "call" else "flushes": rows(one.works),
                 "domains": rows(one.domains),
                 "contest": None if one.contest is None else asdict(one.contest),
+                "figures": [asdict(figure) | {"name": figure.name.strip()} for figure in one.figures],
             }
             for kind, one in found.kinds.items()
         },

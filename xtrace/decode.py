@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xtrace import columns
-from xtrace.block import Block
+from xtrace.block import Block, Skip
 from xtrace.context import OCCUPANT, SWITCHES, has_runstates, occupant
 from xtrace.digest import interest, is_sound, mend
 from xtrace.grouping import rows_by
@@ -35,6 +35,7 @@ class Batch:
     order   uint64  what merging goes by: tsc, but never less than before on its CPU
     window  int64   row of its window in the input, counted from the trace's first
     domain, vcpu  int32  who was on its CPU when it was written, NOBODY where not known
+    offset  int64   byte of the uncompressed input where each begins; None where there is no such input
     """
 
     words: Words
@@ -46,6 +47,7 @@ class Batch:
     window: Offsets
     domain: NDArray[np.int32]
     vcpu: NDArray[np.int32]
+    offset: Offsets | None = None
 
     def take(self, rows: Offsets | NDArray[np.bool_]) -> Batch:
         """Some of the records."""
@@ -59,6 +61,7 @@ class Batch:
             self.window[rows],
             self.domain[rows],
             self.vcpu[rows],
+            None if self.offset is None else self.offset[rows],
         )
 
     def payload(self, rows: Offsets, header: int) -> Words:
@@ -83,7 +86,8 @@ def batches(reader: Reader, survey: Survey) -> Iterator[Batch]:
     setters = interest(channels=(OCCUPANT, SWITCHES))
     carries = [Carry(np.uint32, STATE_WORDS) for _ in range(setters.channels)]
     highest: dict[int, int] = {}
-    window = 0
+    places = _Places(survey.skips)
+    window = kept_bytes = 0
     for block in map(_sound_block, reader.blocks()):
         words, cpu = block.words, block.windows[:, 2]
         starts = record_starts(words)
@@ -112,8 +116,23 @@ def batches(reader: Reader, survey: Survey) -> Iterator[Batch]:
         there = occupant(runstate, switch, by_runstate)
         track = tracks.track[row]
         order = _never_back(tsc, track, highest)
-        yield Batch(words, starts, header, track, tsc, order, window + row, there.domain, there.vcpu)
+        offset = places.of(kept_bytes + 4 * starts)
+        yield Batch(words, starts, header, track, tsc, order, window + row, there.domain, there.vcpu, offset)
         window += len(block.windows)
+        kept_bytes += words.nbytes
+
+
+class _Places:
+    """Where bytes that were kept are in the input: what was skipped lies between them, and nothing else does."""
+
+    def __init__(self, skips: Sequence[Skip]) -> None:
+        self._skipped = np.cumsum([0, *(skip.length for skip in skips)])
+        self._kept = np.array([skip.offset for skip in skips], np.int64) - self._skipped[:-1]
+
+    def of(self, kept: Offsets) -> Offsets:
+        """The place of each byte by its place among the kept ones."""
+        before: Offsets = self._skipped[np.searchsorted(self._kept, kept, side="right")]
+        return kept + before
 
 
 def _sound_block(block: Block) -> Block:

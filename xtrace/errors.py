@@ -5,7 +5,8 @@ XtraceError                 1   the root; never raised itself
 ├── InputError              3   a file that cannot be read, or holds nothing usable
 ├── MissingEventsError      4   a question the trace holds no events for
 ├── RegressionError         5   `compare --fail-on`: a figure grew more than it may
-└── UnjudgedError           6   `compare --fail-on`: the traces cannot tell
+├── UnjudgedError           6   `compare --fail-on`: the traces cannot tell
+└── ViolationError          7   `check`: the trace breaks what its hypervisor's design promises
 """
 
 from __future__ import annotations
@@ -56,3 +57,9 @@ class UnjudgedError(XtraceError):
     """A rule of `--fail-on` that the traces cannot decide."""
 
     exit_code = 6
+
+
+class ViolationError(XtraceError):
+    """`check`: the trace breaks what its hypervisor's design promises."""
+
+    exit_code = 7

@@ -20,6 +20,7 @@ from xtrace.summary import analysis, choose
 from xtrace.works import flush_name
 
 if TYPE_CHECKING:
+    from xtrace.questions.answers import Answers
     from xtrace.trace import Trace
 
 Kind = Literal["call", "flush"]
@@ -52,6 +53,7 @@ class Run:
     classes               trace classes that it holds records of
     episodes, deliveries  frames with at least EPISODE_COLUMNS and DELIVERY_COLUMNS (docs/tables.md)
     selection             which episodes count
+    answers               who waits for whom, whether that is fair, who pays; None of mere frames
     """
 
     document: dict[str, Any]
@@ -59,17 +61,19 @@ class Run:
     episodes: pd.DataFrame
     deliveries: pd.DataFrame
     selection: Selection = field(default_factory=Selection)
+    answers: Answers | None = None
 
     @classmethod
     def of(cls, trace: Trace, selection: Selection) -> Run:
         """Read a trace."""
-        tables = trace.tables
+        tables, found = trace.tables, trace.answers(selection)
         return cls(
-            analysis(trace, selection, choose(trace, selection)),
+            analysis(trace, selection, choose(trace, selection), found),
             frozenset(class_of(header & 0x0FFFFFFF) for header in trace.survey.counts),
             to_pandas(tables.episodes.select(EPISODE_COLUMNS)),
             to_pandas(tables.deliveries.select(DELIVERY_COLUMNS)),
             selection,
+            found,
         )
 
 

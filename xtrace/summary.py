@@ -21,6 +21,7 @@ from xtrace.works import works
 
 if TYPE_CHECKING:
     from xtrace.episodes.assemble import EpisodeTables
+    from xtrace.questions.answers import Answers
     from xtrace.trace import Trace
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -41,9 +42,14 @@ def choose(trace: Trace, selection: Selection) -> dict[str, Chosen]:
     return {kind: Chosen.of(trace, selection, kind) for kind in KIND_NAMES}
 
 
-def analysis(trace: Trace, selection: Selection, chosen: dict[str, Chosen]) -> dict[str, Any]:
-    """The JSON document `xtrace.analysis/1` (docs/tables.md) of what `choose` gave."""
+def analysis(trace: Trace, selection: Selection, chosen: dict[str, Chosen], found: Answers) -> dict[str, Any]:
+    """The JSON document `xtrace.analysis/1` (docs/json.md) of what `choose` and `Trace.answers` gave."""
+    from xtrace.questions.answers import document, fairness_document
+
     survey, tables = trace.survey, trace.tables
+    answered = document(found)
+    if tables.evidence == "none":
+        answered |= dict.fromkeys(answered.keys() - {"log_dirty"})
     return {
         "schema": "xtrace.analysis/1",
         "trace": measured(trace),
@@ -53,8 +59,8 @@ def analysis(trace: Trace, selection: Selection, chosen: dict[str, Chosen]) -> d
             "evidence": tables.evidence,
         },
         "events": trace.event_counts(_counts(trace, selection) if selection else survey.counts),
-        "episodes": {kind: _kind(one) for kind, one in chosen.items()},
-    }
+        "episodes": {kind: _kind(one, fairness_document(found, kind)) for kind, one in chosen.items()},
+    } | answered
 
 
 def _counts(trace: Trace, selection: Selection) -> Counter[int]:
@@ -105,7 +111,7 @@ class Chosen:
         return [self.tables.episodes.slice(row, 1).to_pylist()[0] for row in self.complete[places].tolist()]
 
 
-def _kind(chosen: Chosen) -> dict[str, Any]:
+def _kind(chosen: Chosen, fairness: dict[str, Any]) -> dict[str, Any]:
     return {
         "count": chosen.count,
         "complete": len(chosen.complete),
@@ -115,7 +121,7 @@ def _kind(chosen: Chosen) -> dict[str, Any]:
         "lock_wait_ns": distribution(chosen.episode("lock_wait_ns")),
         "delivery_ns": distribution(chosen.delivery("delivery_ns")),
         "execution_ns": distribution(chosen.delivery("execution_ns")),
-        "fairness": {"initiators": by_initiator(chosen)},
+        "fairness": {"initiators": by_initiator(chosen)} | fairness,
     }
 
 
@@ -196,7 +202,6 @@ def log2_histogram(values: NDArray[np.int64]) -> list[tuple[int, int]]:
 def measured(trace: Trace) -> dict[str, Any]:
     """How much was read, how sure its times are, and what of it is missing."""
     survey, clock = trace.survey, trace.clock
-    span = np.array([max(survey.last_tsc, survey.zero_tsc)], np.uint64)
     return {
         "path": survey.name,
         "bytes": survey.total_bytes,
@@ -204,7 +209,7 @@ def measured(trace: Trace) -> dict[str, Any]:
         "skipped_bytes": survey.skipped_bytes,
         "lost_records": sum(trace.lost_by_cpu.values()),
         "cpus": sorted(survey.cpus),
-        "duration_ns": int(clock.to_ns(span)[0]),
+        "duration_ns": trace.duration_ns,
         "cpu_hz": clock.hz,
         "cpu_hz_source": clock.source,
     }

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from xtrace.clock import Clock
     from xtrace.episodes.assemble import EpisodeTables
+    from xtrace.questions.answers import Answers
     from xtrace.survey import Survey
     from xtrace.symbols import Symbols
 
@@ -114,12 +115,31 @@ class Trace(ABC):
 
         return container(self)
 
-    def summary(self, selection: Selection | None = None) -> dict[str, Any]:
-        """The analysis, as `xtrace analyze --format json` prints it (docs/json.md)."""
+    @property
+    def duration_ns(self) -> int:
+        """From the first to the last timestamp."""
+        span = np.array([max(self.survey.last_tsc, self.survey.zero_tsc)], np.uint64)
+        return int(self.clock.to_ns(span)[0])
+
+    def summary(self, selection: Selection | None = None, *, log_dirty: bool = False) -> dict[str, Any]:
+        """The analysis, as `xtrace analyze --format json` prints it (docs/json.md).
+
+        log_dirty: also the part on log-dirty phases, which takes one more pass over the trace.
+        """
         from xtrace.summary import analysis, choose
 
         selection = selection or Selection()
-        return analysis(self, selection, choose(self, selection))
+        found = self.answers(selection, log_dirty=log_dirty)
+        return analysis(self, selection, choose(self, selection), found)
+
+    def answers(self, selection: Selection | None = None, *, log_dirty: bool = False) -> Answers:
+        """Who waits for whom, whether that is fair, who pays: what `xtrace analyze --section` prints, as plain data.
+
+        selection: which requests count, by their START; default all. log_dirty: as for `summary`.
+        """
+        from xtrace.questions.answers import answers
+
+        return answers(self, selection or Selection(), log_dirty_too=log_dirty)
 
     @gives(EPISODES)
     def df_episodes(self) -> pd.DataFrame:

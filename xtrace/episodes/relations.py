@@ -117,8 +117,16 @@ def recognise(calls: Steps, flushes: Steps, carried: Index) -> Model:
 
 
 def overlapping_requests(some: Steps) -> bool:
-    """Whether any complete episode was asked for while another was in flight."""
-    return bool((inflight(some)[some.complete] > 1).any())
+    """Whether any two complete episodes whose callers waited were asked for, START to DONE, at the same time.
+
+    A lockless caller that does not wait for its call waits before the next one instead: that is no queue for a lock.
+    """
+    waited = some.complete & (some.fields["wait"] != 0) if "wait" in some.fields else some.complete
+    for _, rows in rows_by(some.track >> TRACK_BITS):
+        mine = rows[waited[rows]]
+        if meets(some.start[mine], some.done[mine]).any():
+            return True
+    return False
 
 
 def waiting_behind_others(groups: tuple[Steps, ...], carried: Index) -> tuple[Index, ...]:

@@ -214,7 +214,7 @@ def _services(deliveries: pa.Table, row_of: Index, through: Index, capture: Inde
     }
     state = deliveries["state"].combine_chunks()
     names = state.dictionary.to_pylist()
-    code = np.array([STATES.index(name) for name in names], np.int8)[state.indices.to_numpy(zero_copy_only=False)]
+    code = np.array([STATES.index(name) for name in names], np.int8)[arrow.values(pa.chunked_array([state.indices]))]
     return Services(
         request=row_of[episode],
         cpu=cpu,

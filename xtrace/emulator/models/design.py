@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from typing import ClassVar, Final
 
 from xtrace.emulator.machine import Activity, Cpu, Machine
@@ -15,9 +16,18 @@ INVALIDATE_TLB_VECTOR: Final = 0xFD
 INVALIDATE_CB: Final = 0xFFFF_82D0_4032_0000
 """A hypervisor text address for the function with which flushes ride on calls."""
 
+HANDLERS: Final = "handlers"
+IDLE_HANDLERS: Final = "idle handlers"
+SCANNED: Final = "scanned"
+SERVED: Final = "served"
+
 
 class Design(ABC):
-    """A design of `on_selected_cpus()` and `flush_area_mask()`."""
+    """A design of `on_selected_cpus()` and `flush_area_mask()`.
+
+    counted  HANDLERS that ran, by interrupt or called by a CPU in its own mask; IDLE_HANDLERS: those of them that ran
+             no function; SCANNED: requests that they looked at, again where they did so again; SERVED: functions run
+    """
 
     name: ClassVar[str]
     flush_vector: ClassVar[int] = CALL_FUNCTION_VECTOR
@@ -25,6 +35,7 @@ class Design(ABC):
     def __init__(self, machine: Machine, trace: Tracepoints) -> None:
         self.machine = machine
         self.trace = trace
+        self.counted: Counter[str] = Counter()
         self.setup = machine.cycles(machine.costs.setup_ns)
         self.fill = machine.cycles(machine.costs.fill_ns)
         self.check_in = machine.cycles(machine.costs.check_in_ns)
@@ -59,6 +70,14 @@ class Design(ABC):
         yield from self.trace.exit(cpu, call)
         if call.wait:
             yield from self.answer(cpu, call)
+
+    def handled(self, scanned: int, served: int) -> None:
+        """A handler is through."""
+        counted = self.counted
+        counted[HANDLERS] += 1
+        counted[IDLE_HANDLERS] += not served
+        counted[SCANNED] += scanned
+        counted[SERVED] += served
 
     def answer(self, cpu: Cpu, call: Request) -> Activity:
         """The target clears its bit, which one CPU at a time can do."""

@@ -20,9 +20,14 @@ class Fifo(Lockless):
         super().publish(cpu, call)
 
     def call_function_interrupt(self, cpu: Cpu) -> Activity:
+        scanned = served = 0
         while (call := self.first_for(cpu)) is not None:
-            yield self.scan * self.active.bit_count()
+            looks = self.active.bit_count()
+            yield self.scan * looks
             yield from self.run(cpu, call)
+            scanned += looks
+            served += 1
+        self.handled(scanned, served)
 
     def first_for(self, cpu: Cpu) -> Request | None:
         """Of the requests that select this CPU the one that came first."""

@@ -37,9 +37,7 @@ class Legacy(Design):
         self.call_lock.release()
 
     def call_function_interrupt(self, cpu: Cpu) -> Activity:
-        call = self.call_data
-        if call is not None and cpu.number in call.selected:
-            yield from self.run(cpu, call)
+        return self._serve(cpu, self.call_data)
 
     def flush(self, cpu: Cpu, flush: Request) -> Activity:
         yield from self.trace.start(cpu, flush)
@@ -55,6 +53,11 @@ class Legacy(Design):
 
     def invalidate_interrupt(self, cpu: Cpu) -> Activity:
         """What a target does on INVALIDATE_TLB."""
-        flush = self.flush_data
-        if flush is not None and cpu.number in flush.selected:
-            yield from self.run(cpu, flush)
+        return self._serve(cpu, self.flush_data)
+
+    def _serve(self, cpu: Cpu, request: Request | None) -> Activity:
+        served = 0
+        if request is not None and cpu.number in request.selected:
+            yield from self.run(cpu, request)
+            served += 1
+        self.handled(1, served)

@@ -57,6 +57,7 @@ class Linux(Design):
         queue, self.queues[cpu.number] = self.queues[cpu.number], []
         for call in queue:
             yield from self.run(cpu, call)
+        self.handled(len(queue), len(queue))
 
     def answer(self, cpu: Cpu, call: Request) -> Activity:
         # Each target has a descriptor of its own: nobody waits for its line, and the caller sees each answer.

@@ -43,15 +43,18 @@ class Lockless(Design):
         self.active |= 1 << cpu.number
 
     def call_function_interrupt(self, cpu: Cpu) -> Activity:
-        passed = 0
+        passed = scanned = served = 0
         # Requests that come up ahead of the walk are met, those behind it are left to their own interrupt.
         while ahead := self.active >> passed:
             lowest = passed + (ahead & -ahead).bit_length() - 1
             yield self.scan
             call = self.call_data[lowest]
+            scanned += 1
             if cpu.number in call.selected:
                 yield from self.run(cpu, call)
+                served += 1
             passed = lowest + 1
+        self.handled(scanned, served)
 
     def answer(self, cpu: Cpu, call: Request) -> Activity:
         yield from super().answer(cpu, call)

@@ -70,6 +70,7 @@ class Bench:
     draw_ns     the same, for each CPU in the mask
     overhead_ns what the benchmark's own clock sees of a call besides START…DONE, half of it before
     stagger_ns  between the starts of two threads
+    wait        calls wait for the functions to end; false: asynchronous ones
     callers   where the threads are: spread evenly over the host, or on its first CPUs
     targets   what the other CPUs run: mixed is guests, PV guests and idle CPUs in turn
     """
@@ -82,6 +83,7 @@ class Bench:
     draw_ns: float = 0
     overhead_ns: float = 0
     stagger_ns: float = 2_000
+    wait: bool = True
     callers: Placement = "spread"
     targets: Occupation = "mixed"
 
@@ -122,7 +124,7 @@ class Bench:
         scheduler.wake(vcpu)
         targets = self.masks.draw(cpu.number, emulation.host.cpus, random)
         for _ in range(self.calls):
-            call = emulation.request(cpu, targets, lambda _: work, func=BENCH_FUNC)
+            call = emulation.request(cpu, targets, lambda _: work, func=BENCH_FUNC, wait=self.wait)
             begin = cpu.now
             yield around
             yield from emulation.design.call(cpu, call)
