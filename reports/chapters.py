@@ -20,7 +20,7 @@ _PAINT: Final = (contention, fairness, cost, stragglers, log_dirty, asynchronous
 _LABELS: Final = {
     "contention": "Waiting",
     "fairness": "Fairness",
-    "cost": "Who pays",
+    "cost": "Cost",
     "stragglers": "Slowest target",
     "log-dirty": "Log-dirty",
     "asynchronous": "Asynchronous calls",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-
-import xtrace
 from xtrace.context import header_of
 from xtrace.parsers import smp
 from xtrace.parsers.fields import u32, u64
@@ -48,15 +46,27 @@ class Noted:
 class Planted:
     """The bytes of a trace, to be changed; `noted` are its SMP records in order of time."""
 
-    def __init__(self, data: bytes, scratch: Path, hz: int) -> None:
+    def __init__(self, data: bytes, path: Path, hz: int) -> None:
+        self._clean = data
         self._data = bytearray(data)
-        self._path = scratch
+        self._path = path
         self.hz = hz
-        self._path.write_bytes(data)
-        self.noted = sorted(_noted(self._path, hz), key=lambda one: one.tsc)
+        path.write_bytes(data)
+        self.noted = sorted(_noted(path, hz), key=lambda one: one.tsc)
+
+    def fresh(self) -> Planted:
+        """The trace as it was at first, to be changed anew."""
+        other = copy(self)
+        other._data = bytearray(self._clean)
+        return other
+
+    @property
+    def data(self) -> bytes:
+        """The trace as it is now."""
+        return bytes(self._data)
 
     def open(self) -> TraceFile:
-        """The trace as it is now."""
+        """The trace as it is now, opened."""
         self._path.write_bytes(self._data)
         return TraceFile(self._path, cpu_hz=self.hz)
 
@@ -103,25 +113,17 @@ class Planted:
 
 def _noted(path: Path, hz: int) -> list[Noted]:
     found: list[Noted] = []
-    with xtrace.open(path, cpu_hz=hz) as trace:
+    with TraceFile(path, cpu_hz=hz) as trace:
         for batch, _ in trace.batches():
             cpus = trace.cpu_of(batch)
             for group in trace.groups(batch, lambda event: event.name in EVENT_OF):
-                names = list(group.columns)
-                values: list[list[Any]] = [column.tolist() for column in group.columns.values()]
                 assert batch.offset is not None
-                for place, row in enumerate(group.rows.tolist()):
-                    fields = {name: column[place] for name, column in zip(names, values, strict=True)}
-                    size = 12 + 4 * group.payload.shape[1]
-                    found.append(
-                        Noted(
-                            int(batch.offset[row]),
-                            int(batch.tsc[row]),
-                            int(cpus[row]),
-                            group.event.name,
-                            fields,
-                            size,
-                        )
-                    )
-    assert np.all(np.array([one.size for one in found]) >= 16)
+                places = batch.offset[group.rows].tolist()
+                times, sources = batch.tsc[group.rows].tolist(), cpus[group.rows].tolist()
+                size = 12 + 4 * group.payload.shape[1]
+                columns = {name: column.tolist() for name, column in group.columns.items()}
+                found += [
+                    Noted(at, tsc, cpu, group.event.name, {name: values[row] for name, values in columns.items()}, size)
+                    for row, (at, tsc, cpu) in enumerate(zip(places, times, sources, strict=True))
+                ]
     return found

@@ -10,6 +10,7 @@ from typing import ClassVar
 import pandas as pd
 import pyarrow as pa
 import pytest
+from conftest import Sample
 
 import xtrace
 from xtrace.comparison import document
@@ -227,3 +228,14 @@ def test_dependencies_point_one_way() -> None:
     for path in sorted((root / "parsers").glob("*.py")):
         known = re.findall(r"(?:from|import) xtrace\.(\w+)", path.read_text())
         assert set(known) <= {"parsers", "errors"}, path
+
+
+def test_waits_one_by_one_are_what_callers_lost(sample: Sample) -> None:
+    with xtrace.open(sample("bench8-lockless"), cpu_hz=60_000_000) as trace:
+        waits = trace.df_waits()
+        lost = trace.answers().contention.spent["all"]
+        part = trace.df_waits(xtrace.Selection(frozenset({6})))
+    by_cause = waits.groupby("cause", observed=True)["wait_ns"].sum()
+    assert by_cause.to_dict() == {"queue": lost.queue_ns, "serving": lost.serving_ns}
+    assert set(part["initiator"]) == {6}
+    assert 0 < part["wait_ns"].sum() < waits["wait_ns"].sum()

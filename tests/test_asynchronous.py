@@ -163,7 +163,7 @@ def test_real_traces_hold_none(name: str, sample: Sample) -> None:
     requests = requests_of(sample(name), 60_000_000)
     found = asynchronous(Paths.of(requests))
     assert (found.model, found.calls, found.functions) == (requests.model, 0, ())
-    assert list(paint.answer(found)) == ["No asynchronous call in this trace."]
+    assert list(paint.answer(found)) == []
     shown = paint.section(found)
     assert (shown.text, shown.tables, paint.pictures(found)) == (("No asynchronous call in this trace.",), (), ())
     assert found.df_functions().empty

@@ -434,6 +434,20 @@ def test_calls_one_by_one_that_were_asked_for_together(opened: Opened) -> None:
     assert summary["episodes"]["call"]["overlapping"] == 0
 
 
+def test_a_legacy_caller_waits_until_all_have_checked_in(opened: Opened) -> None:
+    text = """
+          0 cpu0 CALL_START seq=1 n_cpus=2
+         10 cpu0 CALL_SEND  seq=1 mask=1,2
+         20 cpu1 CALL_ENTER initiator_cpu=0 seq=1
+         30 cpu2 CALL_ENTER initiator_cpu=0 seq=1
+         31 cpu0 CALL_DONE  seq=1
+         40 cpu1 CALL_EXIT  initiator_cpu=0 seq=1
+         40 cpu2 CALL_EXIT  initiator_cpu=0 seq=1
+    """
+    with opened(text) as trace:
+        assert trace.tables.model == "legacy"
+
+
 def test_callers_that_do_not_wait_show_no_lock(opened: Opened) -> None:
     """Lockless: CPU 2 waits before it sends, for its own call before; CPU 0 calls meanwhile."""
     text = """
@@ -455,7 +469,7 @@ def test_callers_that_do_not_wait_show_no_lock(opened: Opened) -> None:
     """
     with opened(text) as trace:
         same("initiator complete inflight\n2 yes 1\n2 yes 1\n0 yes 2", trace.table_episodes())
-        assert trace.tables.model == "unknown"
+        assert trace.tables.model == "lockless"
 
 
 def test_in_flight_counts(opened: Opened) -> None:

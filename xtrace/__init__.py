@@ -19,6 +19,7 @@ __all__ = [
     "Trace",
     "XtraceError",
     "__version__",
+    "check",
     "compare",
     "emulate",
     "load",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from xtrace.emulator.whatif import whatif
     from xtrace.errors import MissingEventsError, XtraceError
     from xtrace.opening import open
+    from xtrace.protocol.checking import check
     from xtrace.selection import Selection
     from xtrace.trace import Trace
 
@@ -44,6 +46,7 @@ _HOMES = {
     "Selection": "selection",
     "Trace": "trace",
     "XtraceError": "errors",
+    "check": "protocol.checking",
     "compare": "comparing",
     "emulate": "emulator.emulate",
     "load": "dataset.load",

@@ -62,7 +62,7 @@ def _waiting(sides: _Sides, kind: Kind) -> Iterator[Figure]:
     yield line("  waiting for the lock", "lock_ns", "requests", "ns")
     yield line("  queueing at the last target", "queue_ns", "requests", "ns")
     yield line("  serving others meanwhile", "serving_ns", "requests", "ns")
-    yield line("that lost any time", "losers", "requests", "share")
+    yield line("requests that lost any time", "losers", "requests", "share")
 
 
 def _fairness(sides: _Sides, kind: Kind) -> Iterator[Figure]:

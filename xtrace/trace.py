@@ -146,6 +146,25 @@ class Trace(ABC):
         """One row a call or flush, in order of start. Raises MissingEventsError as `table_episodes`."""
         return to_pandas(self.table_episodes())
 
+    @needs("SMP_*", "TLB_FLUSH_*")
+    def df_waits(self, selection: Selection | None = None) -> pd.DataFrame:
+        """One row a wait of a complete call or flush for another, by episode; there may be many more than episodes.
+
+        selection: of those that wait. Raises MissingEventsError for a trace without the tracepoints.
+
+        episode            uint64        that waited, in the table of episodes; a flush, not what carries it
+        blocker            uint64        what it waited for
+        cause              category      lock, queue or serving (docs/contention.md)
+        initiator          uint16        CPU of the one that waited
+        blocker_initiator  uint16        CPU of the other
+        wait_ns            int64     ns  for how long
+        """
+        from xtrace.questions.contention import df_waits
+        from xtrace.questions.paths import Paths
+        from xtrace.questions.requests import Requests
+
+        return df_waits(Paths.of(Requests.of(self.tables, selection or Selection())))
+
     @gives(DELIVERIES)
     def df_deliveries(self) -> pd.DataFrame:
         """One row a target of an episode, by episode and CPU. Raises MissingEventsError as `table_deliveries`."""

@@ -36,9 +36,8 @@ CHECK_IN: Final = (
 
 
 def answer(found: Asynchronous) -> Iterator[str]:
-    """How much was still running when callers had returned, and what that cost the next call."""
+    """How much was still running when callers had returned, and what that cost the next call; nothing of no calls."""
     if not found.calls:
-        yield "No asynchronous call in this trace."
         return
     worst = found.functions[0]
     if worst.unfinished.count:
@@ -67,10 +66,10 @@ def _held_up(found: Asynchronous) -> str:
 
 def section(found: Asynchronous) -> Section:
     """By function what was left to do, how long it took, and what other meanings of waiting would have cost."""
-    text = tuple(answer(found))
-    if found.calls:
-        text = (*text, RULES[found.model], CHECK_IN)
-    return Section("asynchronous", "Asynchronous calls", text, tables=tuple(_tables(found)) if found.calls else ())
+    if not found.calls:
+        return Section("asynchronous", "Asynchronous calls", ("No asynchronous call in this trace.",))
+    text = (*answer(found), RULES[found.model], CHECK_IN)
+    return Section("asynchronous", "Asynchronous calls", text, tables=tuple(_tables(found)))
 
 
 def _tables(found: Asynchronous) -> Iterator[Table]:

@@ -106,14 +106,29 @@ def _last_at_or_before(tracks: NDArray[np.int32], times: Cycles, track: NDArray[
 def recognise(calls: Steps, flushes: Steps, carried: Index) -> Model:
     """Which hypervisor wrote the trace, by what only one of the two can do.
 
-    Lockless: a flush carried by a call, or calls in flight together. Legacy: flushes that no call carries, or
-    calls that were asked for together and still went out one by one.
+    Lockless: a flush carried by a call, calls in flight together, or calls that do not wait and are done before a
+    target has checked in. Legacy: flushes that no call carries, calls that were asked for together and still went out
+    one by one, or calls that do not wait for the end but do until every target has checked in.
     """
-    if (carried >= 0).any() or overlapping(calls).any():
+    early, after = _unwaited(calls)
+    if (carried >= 0).any() or overlapping(calls).any() or early > after:
         return "lockless"
-    if flushes.complete.any() or overlapping_requests(calls):
+    if flushes.complete.any() or overlapping_requests(calls) or after:
         return "legacy"
     return "unknown"
+
+
+def _unwaited(calls: Steps) -> tuple[int, int]:
+    """Complete calls whose callers do not wait: those done before the last ENTER, and those after.
+
+    Callers among their own targets are left out: they run the function before they are done.
+    """
+    mine = calls.complete & (calls.fields["wait"] == 0)
+    mine[calls.episode[calls.target_track == calls.track[calls.episode]]] = False
+    last = np.zeros(len(calls.start), np.uint64)
+    np.maximum.at(last, calls.episode, calls.enter)
+    early = int((mine & (calls.done < last)).sum())
+    return early, int(mine.sum()) - early
 
 
 def overlapping_requests(some: Steps) -> bool:

@@ -43,7 +43,7 @@ def ahead(found: Asked, *, in_turn: bool) -> dict[int, int]:
         edges, least = _least(pair, room, place)
         tracks = np.unique(np.concatenate((edges >> 32, edges & 0xFFFFFFFF)))
         shift = _shifts(np.searchsorted(tracks, edges >> 32), np.searchsorted(tracks, edges & 0xFFFFFFFF), least)
-        if shift is not None:
+        if shift is not None and len(shift):
             shift -= int(np.median(shift))
             return {track: by for track, by in zip(tracks.tolist(), shift.tolist(), strict=True) if by}
     return {}

@@ -171,9 +171,9 @@ class _Taking:
 
     def __init__(self, trace: Trace) -> None:
         survey = trace.survey
-        self._skips = survey.skips
-        self._damage = np.array([skip.offset for skip in survey.skips], np.int64)
-        self._before_damage = np.zeros(len(self._damage), np.int64)
+        self._damage, size = np.array([skip[:2] for skip in survey.skips], np.int64).reshape(-1, 2).T
+        self._damage_begin = np.zeros(len(self._damage), np.int64)
+        self._damage_end = self._damage + size
         self._captures = survey.captures
         self._capture = 0
         self._clock = NEVER
@@ -230,11 +230,11 @@ class _Taking:
         )
 
     def _note_damage(self, batch: Batch, at: Index) -> None:
-        """Where the window begins of the record before each damaged place: records may be missing from there on."""
+        """Where the window begins of the record before each damaged place: from there on records may be misread."""
         if self._by_byte and len(at):
             record = np.searchsorted(at, self._damage) - 1
             begin = at[np.searchsorted(batch.window, batch.window[np.maximum(record, 0)])]
-            self._before_damage = np.where(record >= 0, begin, self._before_damage)
+            self._damage_begin = np.where(record >= 0, begin, self._damage_begin)
 
     def _told_apart(self, track: NDArray[np.int32], time: Index) -> NDArray[np.int32]:
         """Tracks by capture, in a dataset: its records are in order of time but where another capture begins."""
@@ -247,6 +247,11 @@ class _Taking:
         """All of them, once all batches were added."""
         joined = _Rows(*map(np.concatenate, zip(*self._rows, strict=True)))
         rows = joined.take(np.argsort(joined.track, kind="stable"))
+        missing = []
+        if self._by_byte:
+            # What a damaged window holds is not believed.
+            missing.append((self._damage_begin, self._damage_end))
+            rows = rows.take(~_within(rows.at, *_joined(self._damage_begin, self._damage_end)))
         kind, step = np.full((2, len(rows.track)), NONE, np.int8)
         step[:] = BACK
         for header, (of, place) in _STEP_OF.items():
@@ -261,12 +266,10 @@ class _Taking:
         kind, step, part = kind[stays], step[stays], part[stays]
 
         first, last, odd = _unmarked(rows, kind, step, part)
-        missing = [(rows.at[first], rows.at[last])]
-        if self._by_byte:
-            missing.append((self._before_damage, self._damage + [skip.length for skip in self._skips]))
+        missing.append((rows.at[first], rows.at[last]))
         places = _joined(*map(np.concatenate, zip(*missing, strict=True)))
         hidden = _near(rows, part, *places)
-        if len(self._skips) and not self._by_byte:
+        if len(self._damage) and not self._by_byte:
             # Records are missing, and a dataset does not tell where.
             hidden[:] = True
         stream = np.cumsum((np.diff(part, prepend=-1) != 0) | hidden)
@@ -295,11 +298,11 @@ class _Taking:
         last = last[np.append(begins[1:], len(part)) - 1]
         part = part[begins]
         doubtful = _meets(first[order[begins]], last, begin, end)
-        if len(self._skips) and not self._by_byte:
+        if len(self._damage) and not self._by_byte:
             doubtful[:] = True
         sure = ~doubtful & (low <= high)
         heads = np.flatnonzero(np.diff(stream, prepend=NONE))
-        tails = np.append(heads[1:], len(stream)) - 1
+        tails = np.append(heads[1:], len(stream))[: len(heads)] - 1
         own = rows.track[heads].astype(np.int64) << STRETCH_BITS | rows.stretch[heads]
         some = np.isin(own, part[doubtful]) & (rows.time[heads] < rows.time[tails])
         tracks = np.concatenate((part[sure] >> STRETCH_BITS, rows.track[heads[some]]))
@@ -366,6 +369,11 @@ def _meets(first: Index, last: Index, begin: Index, end: Index) -> Flags:
         place = np.searchsorted(end, first, side="right")
         found = (place < len(end)) & (begin[np.minimum(place, len(end) - 1)] < last)
     return found
+
+
+def _within(place: Index, begin: Index, end: Index) -> Flags:
+    """Which of these places are in one of the stretches in order, the end not included."""
+    return _meets(place, place + 1, begin, end)
 
 
 def _near(rows: _Rows, part: Index, begin: Index, end: Index) -> Flags:
