@@ -129,13 +129,17 @@ def is_commands(block: Block) -> bool:
     return block.language == "sh" or (not block.language and PROGRAM.match(block.text) is not None)
 
 
+def line_of(text: str) -> tuple[str, int]:
+    """A command without its comment, and the code that the comment says it ends on."""
+    code = re.search(r"# exit code (\d+)", text)
+    return re.sub(r"\s+# .*", "", text), int(code[1]) if code else 0
+
+
 def lines() -> Iterator[Line]:
     """All command lines, and the examples in the help."""
     for block in filter(is_commands, blocks()):
         for offset, text in enumerate(block.text.splitlines(), start=1):
-            code = re.search(r"# exit code (\d+)", text)
-            command = re.sub(r"\s+# .*", "", text)
-            yield Line(f"{block.page}:{block.line + offset}", command, int(code[1]) if code else 0)
+            yield Line(f"{block.page}:{block.line + offset}", *line_of(text))
     for words, command in commands():
         if (command.epilog or "").startswith("Example: "):
             yield Line(f"{' '.join(words)} --help", command.epilog.removeprefix("Example: "), 0)
@@ -239,8 +243,9 @@ def test_a_session_prints_what_is_shown(
     desk("")
     steps = re.findall(r"(?m)^\$ (.*)\n((?:(?!\$ ).*\n)*)", session.text)
     assert "".join(f"$ {command}\n{output}" for command, output in steps) == session.text
-    for command, output in steps:
-        assert obey(command, {}) == 0
+    for text, output in steps:
+        command, code = line_of(text)
+        assert obey(command, {}) == code
         sys.stdout.flush()
         printed = [row.rstrip() for row in capfd.readouterr().out.splitlines()]
         assert shown(printed, [row.rstrip() for row in output.splitlines()]), "\n".join(printed)

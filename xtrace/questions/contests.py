@@ -119,8 +119,8 @@ def waiters(cpu: Index, cost: Index) -> tuple[Waiter, ...]:
 def _waiter(cpu: int, cost: Index) -> Waiter:
     values = cost.astype(np.float64)
     mean = mean_with_interval(_sample(values))
-    shares = np.quantile(values, [0.5, 0.9, 0.99]).tolist()
-    return Waiter(cpu, len(cost), mean.mean, mean.low, mean.high, *shares, int(cost.max()))
+    p50, p90, p99 = np.quantile(values, [0.5, 0.9, 0.99]).tolist()
+    return Waiter(cpu, len(cost), mean.mean, mean.low, mean.high, p50, p90, p99, int(cost.max()))
 
 
 def contest(requests: Requests, rows: Index, cost: Index) -> Contest | None:

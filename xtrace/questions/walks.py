@@ -150,7 +150,9 @@ class Walks:
         behind = flight.count(capture, self.end) - flight.below(capture, self.end, ran.initiator[self.last] + 1)
         inside = 1 + passed
         inside[self.first] = 1
-        looked = ahead + behind + (np.add.reduceat(inside, self.first) if len(self.first) else 0)
+        looked: Index = ahead + behind
+        if len(self.first):
+            looked += np.add.reduceat(inside, self.first)
         return replace(self, begin=self.begin - look * ahead, end=self.end + look * behind), looked
 
     @property
