@@ -10,7 +10,7 @@ import numpy as np
 from xtrace import __version__, units
 from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.episodes.tables import to_pandas
-from xtrace.reports import chapters, figures, parts
+from xtrace.reports import chapters, figures, parts, pictured
 from xtrace.reports.page import Cell, Head, Page, Picture, Section, Table
 from xtrace.reports.terminal import NO_EVIDENCE, TITLES
 from xtrace.swimlanes import worst_of
@@ -64,7 +64,7 @@ def page(
     if kinds:
         sections += chapters.illustrated(found)
     if lanes:
-        sections.append(parts.lanes([("", lane) for lane in lanes]))
+        sections.append(pictured.lanes([("", lane) for lane in lanes]))
     rows = [(Cell(name), parts.count(count)) for name, count in document["events"].items()]
     events = parts.table("Records by event", (Head("event", False), Head("records")), rows, "events")
     sections.append(Section("events", "Events in the trace", tables=(events,)))
@@ -148,8 +148,8 @@ def _of_kind(kind: figures.Kind, summary: dict[str, Any], one: Breakdown, episod
         (Head("phase", False), *map(Head, SPREAD)),
         tuple((Cell(name), *(parts.time(phase[key]) for key in SPREAD)) for name, phase in one.phases.items()),
     )
-    yield Section(f"{kind}-distribution", title, (), parts.distributions(sides, kind, "total_ns"), (phases,))
-    yield Section(f"{kind}-time", f"{title}: over time", (), (parts.over_time(sides, kind),))
+    yield Section(f"{kind}-distribution", title, (), pictured.distributions(sides, kind, "total_ns"), (phases,))
+    yield Section(f"{kind}-time", f"{title}: over time", (), (pictured.over_time(sides, kind),))
     rows = [
         (
             Cell(str(row["cpu"]), row["cpu"]),
@@ -163,7 +163,7 @@ def _of_kind(kind: figures.Kind, summary: dict[str, Any], one: Breakdown, episod
         f"{kind}-who",
         f"{title}: who waits",
         (),
-        (parts.by_cpu(sides, kind, "total_ns", ""),),
+        (pictured.by_cpu(sides, kind, "total_ns", ""),),
         (parts.table("By initiating CPU", heads, rows, "CPUs"),),
     )
     functions = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xtrace import __version__, units
 from xtrace.comparing import contested
 from xtrace.episodes.assemble import KIND_NOUNS
-from xtrace.reports import comparison, figures, parts
+from xtrace.reports import comparison, figures, parts, pictured
 from xtrace.reports.answer import answer, fairness_changes
 from xtrace.reports.page import Cell, Head, Page, Picture, Section, Table
 from xtrace.sides import Costs
@@ -53,7 +53,7 @@ def page(
             ]
         sections += shown
     if lanes:
-        sections.append(parts.lanes(lanes))
+        sections.append(pictured.lanes(lanes))
     sections.append(parts.origin(origin, (*found.before, *found.after)))
     models = [sorted({one["hypervisor"]["smp_model"] for one in side}) for side in (found.before, found.after)]
     return Page(
@@ -130,7 +130,7 @@ def _of_kind(one: KindComparison, sides: dict[str, Costs]) -> Iterator[Section]:
     yield Section(
         f"{kind}-distribution",
         f"{title}: distribution",
-        pictures=parts.distributions(frames, kind, "paid_ns"),
+        pictures=pictured.distributions(frames, kind, "paid_ns"),
         tables=(
             Table(
                 f"What callers paid{comparison.caution(one)}",
@@ -144,7 +144,7 @@ def _of_kind(one: KindComparison, sides: dict[str, Costs]) -> Iterator[Section]:
         f"{kind}-time",
         f"{title}: over time",
         ("Of several runs a side, the first.",) if any(side.episodes["run"].max() for side in sides.values()) else (),
-        (parts.over_time(alone, kind),),
+        (pictured.over_time(alone, kind),),
     )
     if one.contest is not None:
         yield _who(one.contest, sides, one)
@@ -213,7 +213,7 @@ def _who(contest: Contest, sides: dict[str, Costs], one: KindComparison) -> Sect
             "The busiest cell of the grid that both sides have, while all its callers were at work.",
             "Once others have finished, the one that was held up is in nobody's way.",
         ),
-        (parts.by_cpu(frames, one.kind, "paid_ns", where),),
+        (pictured.by_cpu(frames, one.kind, "paid_ns", where),),
         (parts.table(f"What each caller paid{where}", heads, rows, "CPUs"),),
     )
 

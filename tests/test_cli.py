@@ -280,3 +280,11 @@ def test_no_arguments_show_the_help_in_lines(command: list[str], capsys: pytest.
     assert said.out == ""
     assert said.err.startswith("Usage: ")
     assert "\nCommands:\n" in said.err
+
+
+def test_what_only_pages_and_notebooks_need_is_not_loaded() -> None:
+    code = (
+        "import sys; from xtrace.cli import run; run(['analyze', sys.argv[1]]); "
+        "assert not {'matplotlib', 'pandas', 'jinja2'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code, BENCH], capture_output=True, check=True)

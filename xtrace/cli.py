@@ -36,7 +36,7 @@ from xtrace.questions import NAMES
 app = typer.Typer(
     name="xtrace",
     help="What cross-CPU function calls and TLB flushes cost on a Xen host, from xentrace files.",
-    epilog="Exit codes: 0 done, 2 wrong usage, 3 nothing usable in the input, 5 and 6 compare --fail-on, 7 check (see there).",
+    epilog="Exit codes: 0 done, 2 wrong usage, 3 nothing usable in the input, 5 and 6 compare --fail-on, 7 check.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
