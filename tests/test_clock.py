@@ -131,3 +131,8 @@ def test_absurd_rates_are_no_estimate() -> None:
     cpu, tsc, _ = stays(DEFAULT_HZ, [5_000_000] * 50)
     assert estimate(cpu, tsc, [1] * len(cpu)) is None
     assert estimate(cpu, tsc, [0] * len(cpu)) is None
+
+
+def test_counts_of_all_64_bits() -> None:
+    clock = Clock(10**9, "option", (1 << 63) + 5)
+    assert clock.to_ns(np.array([1 << 63, (1 << 63) + 5, (1 << 64) - 1], np.uint64)).tolist() == [-5, 0, (1 << 63) - 6]

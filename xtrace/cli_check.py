@@ -43,6 +43,7 @@ def check(
     """
     part = selection(cpus, from_, to)
     with opened(trace, cpu_hz, symbols, once=False) as source:
+        from xtrace.needs import missing
         from xtrace.protocol.checking import check as checked
         from xtrace.protocol.checking import document
 
@@ -55,5 +56,7 @@ def check(
             found = checked(source, model, selection=part, at_most=protocol.SHOWN)
             protocol.show(terminal.console(), found)
         warn(source)
+        if source.tables.evidence == "none":
+            raise missing(source, "SMP_*", "TLB_FLUSH_*")
         if found.count:
             raise ViolationError(f"{source.name}: {found.verdict()}")

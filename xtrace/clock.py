@@ -39,7 +39,8 @@ class Clock:
 
     def to_ns(self, tsc: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Nanoseconds since `zero`, int64, rounded down; exact over any uptime. Counts before `zero` are negative."""
-        cycles = tsc.astype(np.int64) - np.int64(self.zero)
+        # Differences are right even where a count has 64 bits.
+        cycles = (tsc - np.uint64(self.zero)).astype(np.int64)
         return self.span_ns(cycles)
 
     def span_ns(self, cycles: NDArray[np.int64]) -> NDArray[np.int64]:
