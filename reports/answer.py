@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from xtrace import units
 from xtrace.episodes.assemble import KIND_NOUNS
+from xtrace.side_by_side import LOST_SHARE
 
 if TYPE_CHECKING:
     from xtrace.comparison import CallerOfSide, Cell, Comparison, Contest, KindComparison
@@ -56,7 +57,7 @@ def _lock(one: KindComparison, nouns: str) -> Iterator[str]:
 
 def _lost(one: KindComparison, nouns: str) -> Iterator[str]:
     """On one scale what others cost callers: a lock that they hold, a target or the caller's CPU that they occupy."""
-    share = next((figure for figure in one.figures if figure.unit == "share"), None)
+    share = next((figure for figure in one.figures if figure.name == LOST_SHARE), None)
     if share is None or share.before is None or share.after is None or max(share.before, share.after) < NOTABLE_SHARE:
         return
     yield (

@@ -19,6 +19,11 @@ IDLE_DOMAIN: Final = 32767
 NOBODY: Final = -1
 
 
+def domain_name(domain: int) -> str:
+    """`d1`, `idle` for the idle domain."""
+    return "idle" if domain == IDLE_DOMAIN else f"d{domain}"
+
+
 def vcpu_name(domain: int, vcpu: int) -> str:
     """`d1v0`, `idle` for a vCPU of the idle domain, `d?v?` for NOBODY."""
     return "d?v?" if domain == NOBODY else "idle" if domain == IDLE_DOMAIN else f"d{domain}v{vcpu}"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Topic = Literal["waiting", "fairness", "cost"]
 Unit = Literal["ns", "share", "number"]
 
+LOST_SHARE: Final = "lost to others, part of the time paid"
+
 MAX_DOMAINS: Final = 8
 
 
@@ -57,7 +59,7 @@ def _waiting(sides: _Sides, kind: Kind) -> Iterator[Figure]:
         sums = [[sum(getattr(one, column) for one in side) for column in (part, whole)] for side in spent]
         return _both("waiting", name, unit, (_ratio(*pair) for pair in sums))
 
-    yield line("lost to others, part of the time paid", "lost_ns", "total_ns", "share")
+    yield line(LOST_SHARE, "lost_ns", "total_ns", "share")
     yield line("lost to others, mean", "lost_ns", "requests", "ns")
     yield line("  waiting for the lock", "lock_ns", "requests", "ns")
     yield line("  queueing at the last target", "queue_ns", "requests", "ns")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from xtrace import units
-from xtrace.context import IDLE_DOMAIN
+from xtrace.context import domain_name
 from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.questions.convoys import LOCKS
 from xtrace.reports import parts
@@ -204,7 +204,7 @@ def _domains(found: Contention) -> Iterator[Table]:
 def _domain(number: int | None) -> Cell:
     if number is None:
         return Cell("?")
-    return Cell("idle" if number == IDLE_DOMAIN else f"d{number}", number)
+    return Cell(domain_name(number), number)
 
 
 def _works(found: Contention) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from xtrace import units
-from xtrace.context import IDLE_DOMAIN, vcpu_name
+from xtrace.context import IDLE_DOMAIN, domain_name, vcpu_name
 from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.reports import parts
 from xtrace.reports.page import Cell, Head, Picture, Section, Table
@@ -284,7 +284,7 @@ def _domain(domain: int | None) -> Cell:
 def _name(domain: int | None) -> str:
     if domain is None:
         return "not known"
-    return "idle" if domain == IDLE_DOMAIN else f"d{domain}"
+    return domain_name(domain)
 
 
 def _vcpu(domain: int | None, vcpu: int | None) -> Cell:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from xtrace import units
-from xtrace.context import IDLE_DOMAIN, vcpu_name
+from xtrace.context import domain_name, vcpu_name
 from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.questions.stragglers import LATE
 from xtrace.reports import parts
@@ -215,7 +215,7 @@ def _vcpu(domain: int | None, vcpu: int | None) -> str:
     if domain is None:
         return "not known"
     if vcpu is None:
-        return "idle" if domain == IDLE_DOMAIN else f"d{domain}"
+        return domain_name(domain)
     return vcpu_name(domain, vcpu)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from xtrace.questions.asynchronous import Asynchronous, asynchronous
@@ -61,7 +61,9 @@ def _span_ns(trace: Trace, selection: Selection) -> int:
 
 def document(found: Answers) -> dict[str, Any]:
     """Parts of the JSON document `xtrace.analysis/1` (docs/json.md), but for fairness, which stands with each kind."""
-    return {name: part for name, part in asdict(found).items() if name != "fairness"}
+    names = (one.name for one in fields(found) if one.name != "fairness")
+    parts = ((name, getattr(found, name)) for name in names)
+    return {name: None if part is None else asdict(part) for name, part in parts}
 
 
 def fairness_document(found: Answers, kind: str) -> dict[str, Any]:

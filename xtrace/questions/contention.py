@@ -15,7 +15,6 @@ from xtrace.grouping import rows_by
 from xtrace.questions.convoys import Convoys, Overlap, Place, Waiters, convoys, overlap, places, waiters
 from xtrace.questions.paths import CAUSES, LOCK, QUEUE, SERVING, Paths
 from xtrace.questions.requests import CALL, FLUSH, Flags, Index
-from xtrace.states import TRACK_BITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -265,7 +264,7 @@ def _distinct(keys: Index, end: int) -> tuple[Index, Index]:
 def _spent(paths: Paths, lost: Index, own: Index) -> dict[str, Spent]:
     requests = paths.requests
     before = np.zeros(len(paths.rows), np.int64)
-    place = (requests.capture << TRACK_BITS | requests.initiator)[paths.rows]
+    place = requests.own_place[paths.rows]
     for wait, owner, ns in paths.cpus.during(place, paths.owned, paths.sent):
         other = owner != paths.rows[wait]
         np.add.at(before, wait[other], ns[other])

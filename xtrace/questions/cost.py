@@ -14,7 +14,7 @@ from xtrace.contract import frame
 from xtrace.episodes.assemble import KIND_NAMES
 from xtrace.episodes.relations import STATES
 from xtrace.questions.groups import Groups
-from xtrace.questions.situations import arriving, own_place, own_requests
+from xtrace.questions.situations import arriving, own_requests
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -260,7 +260,7 @@ class _Ran(NamedTuple):
         arrives = arriving(requests.services)[rows]
         services = requests.services.take(rows)
         ns = np.maximum(services.left - services.enter, 0)
-        own = services.place == own_place(requests)[services.request]
+        own = services.place == requests.own_place[services.request]
         idle = ~own & (services.domain == IDLE_DOMAIN)
         stolen = ~own & ~idle & (services.domain != NOBODY)
         waiting = np.zeros(len(rows), np.int64)

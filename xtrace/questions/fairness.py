@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -130,13 +131,27 @@ class Fairness:
 
 def fairness(requests: Requests, kind: str) -> Fairness:
     """Of the chosen requests of a kind; those of other kinds, and those not chosen, may pass them at targets."""
-    rows = requests.rows(kind)
-    chosen = np.zeros(len(requests.episode), np.bool_)
-    chosen[rows] = True
+    return _of_kind(requests, kind, _queues(requests), contests.paid(requests))
+
+
+def every_kind(requests: Requests) -> dict[str, Fairness]:
+    """Of calls and of flushes."""
+    queues, cost = _queues(requests), contests.paid(requests)
+    return {kind: _of_kind(requests, kind, queues, cost) for kind in KIND_NAMES}
+
+
+def _queues(requests: Requests) -> dict[Where, Queue]:
     queues: dict[Where, Queue] = {}
     if requests.model == "legacy":
         queues["lock"] = at_locks(requests)
     queues["targets"] = at_targets(requests)
+    return queues
+
+
+def _of_kind(requests: Requests, kind: str, queues: Mapping[Where, Queue], paid: Index) -> Fairness:
+    rows = requests.rows(kind)
+    chosen = np.zeros(len(requests.episode), np.bool_)
+    chosen[rows] = True
     orders, places = [], []
     passed = np.zeros(len(requests.episode), np.int64)
     starved: list[tuple[int, int]] = []
@@ -146,7 +161,7 @@ def fairness(requests: Requests, kind: str) -> Fairness:
         places += found.places(where)
         passed += np.bincount(queue.request, found.passed, len(passed)).astype(np.int64)
         starved += found.starved()
-    cost = contests.paid(requests)[rows]
+    cost = paid[rows]
     return Fairness(
         kind,
         len(rows),
@@ -235,8 +250,3 @@ def _overtaken(requests: Requests, passed: Index, rows: Index, starved: list[tup
         starved_episode=None if victim is None else int(requests.episode[victim]),
         starved_initiator=None if victim is None else int(requests.initiator[victim]),
     )
-
-
-def every_kind(requests: Requests) -> dict[str, Fairness]:
-    """Of calls and of flushes."""
-    return {kind: fairness(requests, kind) for kind in KIND_NAMES}

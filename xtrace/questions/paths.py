@@ -13,7 +13,6 @@ from xtrace.episodes.tables import NULL
 from xtrace.grouping import rows_by
 from xtrace.questions.occupancy import Occupancy
 from xtrace.questions.requests import Index, Requests
-from xtrace.states import TRACK_BITS
 
 CAUSES: Final = ("lock", "queue", "serving")
 """How a request is in the way of another.
@@ -110,7 +109,7 @@ class Paths:
             earlier = _before(requests)[self.rows[waiting]]
             yield LOCK, Blame(waiting, earlier, (self.owned - self.start)[waiting])
         place = requests.services.place
-        own = requests.capture << TRACK_BITS | requests.initiator
+        own = requests.own_place
         yield from self._during(SERVING, self.cpus, own[self.rows], self.owned, self.sent)
         yield from self._during(QUEUE, self.cpus, place[self.last], self.sent, self.began)
         yield from self._during(SERVING, self.cpus, own[self.rows], self.answered, self.done)
@@ -156,7 +155,7 @@ def _turns(requests: Requests) -> Index:
 def _before(requests: Requests) -> Index:
     """The request of the same CPU before each, −1 for none."""
     found = np.full(len(requests.episode), -1)
-    for _, rows in rows_by(requests.capture << TRACK_BITS | requests.initiator):
+    for _, rows in rows_by(requests.own_place):
         started = rows[requests.start[rows] != NULL]
         started = started[np.argsort(requests.start[started], kind="stable")]
         found[started[1:]] = started[:-1]

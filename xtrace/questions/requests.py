@@ -160,6 +160,11 @@ class Requests:
         return np.flatnonzero(self.chosen & (self.kind == KIND_NAMES.index(kind)))
 
     @property
+    def own_place(self) -> Index:
+        """The caller's CPU, captures told apart, as `Services.place`."""
+        return self.capture << TRACK_BITS | self.initiator
+
+    @property
     def total(self) -> Index:
         """What callers paid, START to DONE; NULL where not seen."""
         seen = (self.start != NULL) & (self.done != NULL)

@@ -36,15 +36,10 @@ _CODES: Final = tuple(DOINGS)
 _VCPU_BITS: Final = 17
 
 
-def own_place(requests: Requests) -> Index:
-    """The CPU of each caller, captures told apart, as `Services.place`."""
-    return requests.capture << TRACK_BITS | requests.initiator
-
-
 def own_requests(requests: Requests, rows: Flags) -> Occupancy:
     """When CPUs were inside calls and flushes of their own, START to DONE, of those in `rows`."""
     seen = np.flatnonzero(rows & (requests.start != NULL) & (requests.done != NULL))
-    return Occupancy.of(own_place(requests)[seen], requests.start[seen], requests.done[seen], seen)
+    return Occupancy.of(requests.own_place[seen], requests.start[seen], requests.done[seen], seen)
 
 
 def arriving(services: Services) -> Flags:
@@ -174,7 +169,7 @@ class Lasts:
         The first of them began before a typical delivery had passed: else the interrupt had gone out.
         """
         paths, held = self.paths, self.paths.cpus
-        place, sent = own_place(paths.requests)[paths.rows], paths.requests.send[paths.rows]
+        place, sent = paths.requests.own_place[paths.rows], paths.requests.send[paths.rows]
         follows = np.full(len(place), np.iinfo(np.int64).max)
         for one, rows in rows_by(place):
             low, high = np.searchsorted(held.place, [one, one + 1])
