@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,15 @@ class Batch:
         """uint32 (rows, payload words) of records that bear `header`."""
         first = self.starts[rows] + 1 + 2 * (header >> 31)
         return self.words.take(first[:, None] + np.arange(header >> 28 & 7))
+
+
+class Coded(Protocol):
+    """Records whose payload is not decoded yet: those of a batch, or of what was made of one."""
+
+    header: Words
+
+    def payload(self, rows: Offsets, header: int) -> Words:
+        """uint32 (rows, payload words) of records that bear `header`."""
 
 
 class Group(NamedTuple):
@@ -159,12 +168,12 @@ def _never_back(tsc: NDArray[np.uint64], track: NDArray[np.int32], highest: dict
     return order
 
 
-def groups(batch: Batch, dialect: Dialect, wanted: Callable[[Event], bool] | None = None) -> Iterator[Group]:
-    """The records of a batch by event layout, decoded. wanted: None for all."""
-    for header in np.unique(batch.header).tolist():
-        rows = np.flatnonzero(batch.header == header)
+def groups(some: Coded, dialect: Dialect, wanted: Callable[[Event], bool] | None = None) -> Iterator[Group]:
+    """Records by event layout, decoded. wanted: None for all."""
+    for header in np.unique(some.header).tolist():
+        rows = np.flatnonzero(some.header == header)
         event_id, words = header & 0x0FFFFFFF, header >> 28 & 7
-        payload = batch.payload(rows, header)
+        payload = some.payload(rows, header)
         kinds = [(None, np.arange(len(rows)))]
         if needs_first_word(event_id, words):
             distinct, inverse = np.unique(payload[:, 0], return_inverse=True)

@@ -58,12 +58,12 @@ class Merger:
         """Add one item for each record of a batch; returns those whose turn is certain.
 
         Records that are not wanted matter, too, for ties and for how far the polling of CPUs has come: an item of
-        None takes its turn and is left out.
+        None, or where items are integers below 0, takes its turn and is left out.
         """
         ready = []
         capture = batch.track >> TRACK_BITS
         # A window header goes with the record before it, which may be long past: only the first ones of all matter.
-        matters = (batch.header != CPU_CHANGE_HEADER) | (batch.order == 0) | (items != None)  # noqa: E711
+        matters = (batch.header != CPU_CHANGE_HEADER) | (batch.order == 0) | wanted(items)
         for one in np.unique(capture).tolist():
             if one != self._capture:
                 ready.append(self._release(None))
@@ -104,8 +104,7 @@ class Merger:
             ready, rest = _rows(held, certain), _rows(held, ~certain)
             self._held = [rest]
         merged = ready.items[self._merged(ready)]
-        shown: NDArray[Any] = merged[merged != None]  # noqa: E711
-        return shown
+        return merged[wanted(merged)]
 
     def _merged(self, ready: Row) -> Offsets:
         count = len(ready.order)
@@ -140,3 +139,9 @@ class Merger:
             self._served[one] = int(place[last].max()) + self._given
         self._given += count
         return final
+
+
+def wanted(items: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which items are of records that are wanted: not None; not below 0, where they are integers."""
+    found: NDArray[np.bool_] = items != None if items.dtype == object else items >= 0  # noqa: E711
+    return found

@@ -24,6 +24,7 @@ from xtrace.decode import Batch
 from xtrace.episodes.assemble import EpisodeTables, function_column
 from xtrace.episodes.tables import EPISODES
 from xtrace.errors import InputError, UsageError
+from xtrace.merge import wanted
 from xtrace.needs import needs
 from xtrace.parsers.registry import Dialect
 from xtrace.selection import Selection
@@ -145,9 +146,8 @@ class InOrder:
     """The order of records that come in order."""
 
     def feed(self, _: Batch, items: NDArray[Any]) -> NDArray[Any]:
-        """The items but for the Nones."""
-        chosen: NDArray[Any] = items[items != None]  # noqa: E711
-        return chosen
+        """The items but for those not wanted."""
+        return items[wanted(items)]
 
     def finish(self) -> NDArray[Any]:
         """Nothing is left."""
