@@ -61,7 +61,7 @@ def analysis() -> None:
         document = trace.summary()
         calls = breakdown(Chosen.of(trace, Selection(), "call"), "call")
         document["trace"]["path"] = TRACE
-        terminal.analysis(console, document, {"call": calls}, trace.answers(), {}, frozenset())
+        terminal.analysis(console, document, {"call": calls}, trace.answers(), None, (), {}, frozenset())
     picture = console.export_svg(title=COMMAND, theme=DIMMED_MONOKAI, unique_id="xtrace")
     # The default style fetches a font from the network; any monospaced one at hand will do.
     picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xtrace.questions import NAMES
 from xtrace.reports.page import Point
-from xtrace.reports.sections import asynchronous, contention, cost, fairness, log_dirty, stragglers, waste
+from xtrace.reports.sections import asynchronous, clocks, contention, cost, fairness, log_dirty, stragglers, waste
 
 if TYPE_CHECKING:
     from xtrace.questions.answers import Answers
     from xtrace.reports.page import Section
 
-_PAINT: Final = (contention, fairness, cost, stragglers, log_dirty, asynchronous, waste)
+_PAINT: Final = (contention, fairness, cost, stragglers, log_dirty, asynchronous, waste, clocks)
 """By name, in the order of NAMES."""
 
 _LABELS: Final = {
@@ -25,6 +25,7 @@ _LABELS: Final = {
     "log-dirty": "Log-dirty",
     "asynchronous": "Asynchronous calls",
     "waste": "Wasted work",
+    "clocks": "Clocks",
 }
 
 

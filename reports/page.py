@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FILTERED_ROWS: Final = 8
 """A table of more rows has a filter."""
+LONG_ROWS: Final = 24
+"""A table of more rows scrolls by itself."""
 MAX_TEXT: Final = 1000
 """Characters of a text that are shown: a name may be as long as its file says."""
 
@@ -106,7 +108,14 @@ def render(page: Page) -> str:
     return (
         _environment()
         .get_template("page.html.j2")
-        .render(page=page, script=script, style=_template_text("page.css"), digest=digest, filtered=FILTERED_ROWS)
+        .render(
+            page=page,
+            script=script,
+            style=_template_text("page.css"),
+            digest=digest,
+            filtered=FILTERED_ROWS,
+            long=LONG_ROWS,
+        )
     )
 
 

@@ -37,9 +37,15 @@ def lines(
 ) -> Iterator[list[str]]:
     """The selected records in merged order of time, as batches of lines without newlines.
 
-    form: `text`, `json` (an object a line) or `raw` (CPU, cycles, header and words in hexadecimal). domains: of
-    the vCPU on the record's CPU. Window headers are left out unless `events` names them.
+    form: `text`, `json` (an object a line), `raw` (CPU, cycles, header and words in hexadecimal) or `xenalyze` (as
+    `xenalyze -a`; one item may hold several lines). domains: of the vCPU on the record's CPU. Window headers are left
+    out unless `events` names them.
     """
+    if form == "xenalyze":
+        from xtrace.reports.xenalyze import dump
+
+        yield from dump.lines(trace, selection, events, domains)
+        return
     render = {"text": _Text, "json": _Json, "raw": _Raw}[form](trace)
     merger = trace.order()
     for batch, rows in trace.batches(selection):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
@@ -11,13 +12,18 @@ from rich.text import Text
 
 from xtrace import units
 from xtrace.episodes.assemble import KIND_NOUNS
-from xtrace.questions import NAMES
-from xtrace.reports import chapters
+from xtrace.host import NAMES as HOST_NAMES
+from xtrace.questions import NAMES, OF_STOCK_TRACES
+from xtrace.reports import chapters, series
+from xtrace.reports.sections import inference
 
 if TYPE_CHECKING:
     from xtrace.dataset.write import Written
+    from xtrace.host.summary import Host
+    from xtrace.inference import Inference
     from xtrace.questions.answers import Answers
-    from xtrace.reports.page import Section
+    from xtrace.reports.page import Point, Section
+    from xtrace.series import Interval
     from xtrace.summary import Breakdown
 
 PIPE_WIDTH = 110
@@ -28,7 +34,7 @@ TITLES = {"call": "Function calls", "flush": "TLB flushes"}
 
 NO_EVIDENCE = {
     "svm": "A stock AMD (SVM) trace names no interrupt vector, so calls and flushes cannot even be guessed at.",
-    "vmx": "A stock Intel (VMX) trace names interrupt vectors on the targets, but no call, flush or initiator.",
+    "vmx": "A stock Intel (VMX) trace names the interrupts of calls and flushes on their targets, but none shows here.",
     "unknown": "Without HVM guests a stock trace shows neither calls and flushes nor the interrupts they send.",
 }
 
@@ -45,30 +51,49 @@ def analysis(
     document: dict[str, Any],
     kinds: dict[str, Breakdown],
     found: Answers,
+    host: Host | None,
+    spans: Sequence[Interval],
     lost_by_cpu: dict[int, int],
     wanted: frozenset[str],
 ) -> None:
-    """Print an analysis: what it rests on, what it comes to, then each kind of episode; or only what is wanted."""
+    """Print an analysis: what it rests on, what it comes to, then each kind of episode; or only what is wanted.
+
+    spans: the intervals, which come last. Of a trace without the tracepoints the host is all that there is to tell.
+    """
     trust(out, document["trace"], lost_by_cpu, document["hypervisor"])
-    exact = document["hypervisor"]["evidence"] != "none"
-    if not exact:
+    exact = document["hypervisor"]["evidence"] == "exact"
+    if found.inferred is not None:
+        _inferred(out, found.inferred, wanted)
+    elif not exact:
         _no_evidence(out, document)
-    elif not wanted:
-        _in_short(out, found)
+    if not wanted:
+        _in_short(out, chapters.points(found) if exact else (), host)
     for kind, nouns in KIND_NOUNS.items():
-        if document["episodes"][kind]["count"] and (not wanted or nouns in wanted):
+        if exact and document["episodes"][kind]["count"] and (not wanted or nouns in wanted):
             _kind(out, kind, document["episodes"][kind], kinds.get(kind))
-    # Of a trace without the tracepoints only one question has an answer.
-    for section in chapters.sections(found, wanted if exact else wanted & {"log-dirty"}):
+    # Of a trace without the tracepoints few questions have an answer.
+    for section in chapters.sections(found, wanted if exact else wanted & OF_STOCK_TRACES):
         chapter(out, section)
+    if host is not None:
+        from xtrace.reports import host as host_chapters
+
+        for section in host_chapters.sections(host, wanted if wanted or exact else HOST_NAMES):
+            chapter(out, section)
+    for section in series.sections(spans):
+        chapter(out, section, len(spans))
     if exact and not wanted:
         out.print()
-        out.print(Text(f"More: --section {', '.join(NAMES)}; or all", style="dim"))
+        out.print(Text(f"More: --section {', '.join(NAMES)}; host; or all", style="dim"))
 
 
-def _in_short(out: Console, found: Answers) -> None:
+def _in_short(out: Console, points: Iterable[Point], host: Host | None) -> None:
     out.print()
-    for point in chapters.points(found):
+    of_host: Iterable[Point] = ()
+    if host is not None:
+        from xtrace.reports import host as host_chapters
+
+        of_host = host_chapters.points(host)
+    for point in (*points, *of_host):
         out.print(Text.assemble((f"{point.label}: ", "bold"), units.printable(point.text)))
 
 
@@ -119,6 +144,14 @@ def trust(
     out.print(line)
 
 
+def _inferred(out: Console, found: Inference, wanted: frozenset[str]) -> None:
+    if not wanted or wanted.intersection(KIND_NOUNS.values()):
+        chapter(out, inference.section(found))
+    elif wanted - OF_STOCK_TRACES - set(HOST_NAMES):
+        out.print()
+        out.print(inference.LEFT_OUT)
+
+
 def _no_evidence(out: Console, document: dict[str, Any]) -> None:
     out.print()
     out.print(
@@ -133,7 +166,7 @@ def _no_evidence(out: Console, document: dict[str, Any]) -> None:
     out.print(table)
 
 
-def chapter(out: Console, one: Section) -> None:
+def chapter(out: Console, one: Section, rows: int = MAX_ROWS) -> None:
     """Print a section of a page: its sentences, and the first rows of its tables."""
     out.print()
     out.rule(Text(one.title, style="bold"), align="left", style="dim")
@@ -144,9 +177,9 @@ def chapter(out: Console, one: Section) -> None:
         shown = new_table(*(head.text for head in table.heads), left=0)
         for column, head in zip(shown.columns, table.heads, strict=True):
             column.justify = "right" if head.numeric else "left"
-        for row in table.rows[:MAX_ROWS]:
+        for row in table.rows[:rows]:
             shown.add_row(*(Text(units.printable(cell.text), style=TONES[cell.tone]) for cell in row))
-        _left_out(shown, len(table.rows) - MAX_ROWS)
+        _left_out(shown, len(table.rows) - rows)
         out.print(shown)
 
 

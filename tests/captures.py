@@ -43,7 +43,7 @@ def capture(text: str) -> bytes:
 def record(name: str, fields: Mapping[str, str], tsc: int | None) -> Record:
     """One record; fields that the event has as constants choose among events of the same name."""
     event = _event(name, fields)
-    values = {key: _number(key, text) for key, text in fields.items() if key not in event.constants}
+    values = {key: _number(key, text) for key, text in fields.items() if key not in event.constants and key != "vendor"}
     payload = event.payload.build(_nested(event, values))
     assert not values, f"{name} has no {', '.join(values)}"
     return Record(event.event_id, tuple(Array(len(payload) // 4, u32).parse(payload)), tsc)
@@ -67,7 +67,6 @@ def _number(name: str, text: str) -> int:
 
 def _nested(event: Event, values: dict[str, int]) -> dict[str, Any]:
     """The values as the event's Construct wants them; takes out of `values` those that it uses."""
-    values.pop("vendor", None)
     found: dict[str, Any] = {}
     for named in getattr(event.payload, "subcons", ()):
         if isinstance(named.subcon, Bits):

@@ -71,7 +71,10 @@ def test_analyze_loads_no_pandas() -> None:
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
 
 
-PARTS = ["contention", "cost", "stragglers", "log_dirty", "asynchronous", "waste"]
+PARTS = [
+    *("host", "intervals", "contention", "cost", "stragglers", "log_dirty", "asynchronous", "waste", "clocks"),
+    "inferred",
+]
 
 
 def test_json_contract() -> None:

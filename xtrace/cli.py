@@ -9,29 +9,33 @@ from typing import Annotated
 
 import typer
 
-from xtrace import __version__, cli_check, cli_compare, cli_dataset, cli_emulator, cli_export, cli_tracepoints
+from xtrace import (
+    __version__,
+    cli_analyze,
+    cli_check,
+    cli_compare,
+    cli_dataset,
+    cli_emulator,
+    cli_export,
+    cli_table,
+    cli_tracepoints,
+)
 from xtrace.cli_common import (
     CpusOption,
-    ForceOption,
+    FixSkewOption,
     FromOption,
-    HtmlOption,
     HzOption,
     SymbolsOption,
     TableFormat,
     ToOption,
     TraceArgument,
-    check_html,
     opened,
     print_json,
     say,
-    sections,
     selection,
     warn,
-    warnings,
-    write_html,
 )
 from xtrace.errors import XtraceError
-from xtrace.questions import NAMES
 
 app = typer.Typer(
     name="xtrace",
@@ -50,6 +54,7 @@ class RecordFormat(StrEnum):
     text = "text"
     json = "json"
     raw = "raw"
+    xenalyze = "xenalyze"
 
 
 @app.callback(invoke_without_command=True)
@@ -62,57 +67,7 @@ def root(
         raise typer.Exit
 
 
-@app.command(epilog="Example: xtrace analyze trace.bin --symbols xen-syms.map --from 2s --to 2.5s")
-def analyze(
-    trace: TraceArgument,
-    symbols: SymbolsOption = None,
-    cpu_hz: HzOption = None,
-    cpus: CpusOption = None,
-    from_: FromOption = None,
-    to: ToOption = None,
-    section: Annotated[
-        str | None,
-        typer.Option(
-            "--section", metavar="LIST", help=f"Print only these: calls, flushes, {', '.join(NAMES)}; or all."
-        ),
-    ] = None,
-    html: HtmlOption = None,
-    force: ForceOption = False,
-    format_: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
-) -> None:
-    """Say what calls and flushes cost: how many, how long, in which phase; who waits for whom, is it fair, who pays.
-
-    With --cpus, --from or --to an episode counts when its initiator is one of the CPUs and it starts in the span.
-    What log-dirty phases cost is looked at, in one more pass, only for --html or where --section names it.
-    """
-    part = selection(cpus, from_, to)
-    wanted = sections(section)
-    check_html(html, force)
-    log_dirty = html is not None or "log-dirty" in wanted
-    with opened(trace, cpu_hz, symbols, once=not part and not log_dirty) as source:
-        from xtrace.summary import analysis, breakdown, choose
-
-        chosen = choose(source, part)
-        found = source.answers(part, log_dirty=log_dirty)
-        document = analysis(source, part, chosen, found)
-        warn(source)
-        kinds = {}
-        if html is not None or format_ is TableFormat.table:
-            kinds = {kind: breakdown(one, kind) for kind, one in chosen.items() if len(one.complete)}
-        if html is not None:
-            from xtrace.provenance import provenance
-            from xtrace.reports import analysis_page
-
-            options = {"--cpu-hz": cpu_hz, "--cpus": cpus, "--from": from_, "--to": to}
-            origin = provenance([("trace", trace), ("symbols", symbols)], options)
-            alerts = tuple(warnings(source))
-            write_html(html, analysis_page.of_trace(source, part, document, kinds, found, alerts, origin))
-        if format_ is TableFormat.json:
-            print_json(document)
-            return
-        from xtrace.reports import terminal
-
-        terminal.analysis(terminal.console(), document, kinds, found, source.lost_by_cpu, wanted)
+app.command(epilog="Example: xtrace analyze trace.bin --symbols xen-syms.map --from 2s --to 2.5s")(cli_analyze.analyze)
 
 
 @app.command(epilog="Example: xtrace info trace.bin.xz")
@@ -149,6 +104,7 @@ def dump(
     to: ToOption = None,
     cpu_hz: HzOption = None,
     symbols: SymbolsOption = None,
+    fix_skew: FixSkewOption = False,
     format_: Annotated[RecordFormat, typer.Option("--format", help="How to print.")] = RecordFormat.text,
 ) -> None:
     """Print records of all CPUs in order of time, names and fields decoded."""
@@ -157,7 +113,7 @@ def dump(
     part = selection(cpus, from_, to)
     events = None if event is None else parse_events(event)
     domains = None if domain is None else parse_numbers(domain, "--domain", 0xFFFF)
-    with opened(trace, cpu_hz, symbols, once=False) as source:
+    with opened(trace, cpu_hz, symbols, once=False, fix_skew=fix_skew) as source:
         from xtrace.reports import records
 
         for lines in records.lines(source, format_.value, part, events, domains):
@@ -168,6 +124,7 @@ def dump(
 
 app.command(epilog="Example: xtrace compare old/*.bin vs new/*.bin --html report.html")(cli_compare.compare)
 app.command(epilog="Example: xtrace check trace.bin --model lockless")(cli_check.check)
+app.command(epilog="Example: xtrace table exits trace.bin -o exits.parquet")(cli_table.table)
 app.command(epilog="Example: xtrace dataset old/*.bin new/*.bin -o data")(cli_dataset.dataset)
 app.command(epilog="Example: xtrace export --perfetto trace.perfetto-trace trace.bin --symbols xen-syms.map")(
     cli_export.export

@@ -53,6 +53,9 @@ ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only
 HtmlOption = Annotated[
     str | None, typer.Option("--html", metavar="OUT.html", help="Write a report: one page that needs nothing else.")
 ]
+FixSkewOption = Annotated[
+    bool, typer.Option("--fix-skew", help="Take off what clocks of CPUs differ by, as far as it shows.")
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 
 
@@ -71,26 +74,34 @@ def _hz(text: str | None) -> int | None:
 
 
 @contextmanager
-def opened(path: str, cpu_hz: str | None, symbols: str | None, *, once: bool) -> Iterator[Trace]:
+def opened(
+    path: str, cpu_hz: str | None, symbols: str | None, *, once: bool, fix_skew: bool = False
+) -> Iterator[Trace]:
     """The trace at this path, closed at the end, with a progress bar."""
     from xtrace.opening import open as open_trace
 
-    with _opened(open_trace, path, cpu_hz, symbols, once=once) as trace:
+    with _opened(open_trace, path, cpu_hz, symbols, once=once, fix_skew=fix_skew) as trace:
         yield trace
 
 
 @contextmanager
-def opened_file(path: str, cpu_hz: str | None, symbols: str | None) -> Iterator[TraceFile]:
+def opened_file(path: str, cpu_hz: str | None, symbols: str | None, *, fix_skew: bool = False) -> Iterator[TraceFile]:
     """As `opened`, but only a file or a pipe."""
     from xtrace.trace_file import TraceFile
 
-    with _opened(TraceFile, path, cpu_hz, symbols, once=False) as trace:
+    with _opened(TraceFile, path, cpu_hz, symbols, once=False, fix_skew=fix_skew) as trace:
         yield trace
 
 
 @contextmanager
 def _opened(
-    open_trace: Callable[..., AnyTrace], path: str, cpu_hz: str | None, symbols: str | None, *, once: bool
+    open_trace: Callable[..., AnyTrace],
+    path: str,
+    cpu_hz: str | None,
+    symbols: str | None,
+    *,
+    once: bool,
+    fix_skew: bool,
 ) -> Iterator[AnyTrace]:
     with (
         _Progress("reading") as progress,
@@ -101,6 +112,7 @@ def _opened(
             workers=os.cpu_count() or 1,
             progress=progress.update,
             once=once,
+            fix_skew=fix_skew,
         ) as trace,
     ):
         if symbols is not None:
@@ -175,20 +187,35 @@ def selection(cpus: str | None, from_: str | None, to: str | None) -> Selection:
 
 
 KIND_SECTIONS = ("calls", "flushes")
+HOST = "host"
+"""What --section calls all parts of the host's summary together."""
 
 
 def sections(text: str | None) -> frozenset[str]:
     """Which parts of an analysis the option --section names; none where it is not given. Raises UsageError."""
+    from xtrace.host import NAMES as HOST_NAMES
     from xtrace.questions import NAMES
 
-    known = (*KIND_SECTIONS, *NAMES)
+    known = (*KIND_SECTIONS, *NAMES, *HOST_NAMES)
     names = frozenset(name.strip() for name in (text or "").split(",") if name.strip())
     if "all" in names:
         return frozenset(known)
-    unknown = names.difference(known)
+    unknown = names.difference(known, {HOST})
     if unknown or (text is not None and not names):
-        raise UsageError(f"--section {text}: give some of {', '.join(known)}; or all")
-    return names
+        raise UsageError(
+            f"--section {text}: give some of {', '.join(known)}; {HOST} for the last {len(HOST_NAMES)}; or all"
+        )
+    return names - {HOST} | (frozenset(HOST_NAMES) if HOST in names else frozenset())
+
+
+def interval(text: str | None) -> int | None:
+    """What the option --interval means, in ns. Raises UsageError."""
+    from xtrace.selection import parse_time
+
+    every_ns = None if text is None else parse_time(text, "--interval")
+    if every_ns == 0:
+        raise UsageError(f"--interval {text}: give more than 0, for example 1s or 200ms")
+    return every_ns
 
 
 SHOWN_SKIPS = 5
@@ -212,6 +239,11 @@ def warnings(trace: Trace) -> Iterator[str]:
         yield f"{trace.survey.captures} captures one behind the other: a CPU's clock starts over"
     if trace.clock.source == "default":
         yield f"CPU frequency not known, {trace.clock.hz / 1e9:g} GHz assumed; give --cpu-hz (see `xl info`)"
+    from xtrace.skew import alert, at_hand
+
+    clocks = alert(at_hand(trace))
+    if clocks is not None:
+        yield clocks
 
 
 def check_html(path: str | None, force: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from xtrace.cli_common import (
     CpusOption,
+    FixSkewOption,
     ForceOption,
     FromOption,
     HtmlOption,
@@ -54,6 +55,7 @@ def compare(
         list[str] | None,
         typer.Option("--fail-on", metavar="RULE", help="Exit with 5 where this holds: 'flush.total.p99>+5%'."),
     ] = None,
+    fix_skew: FixSkewOption = False,
     html: HtmlOption = None,
     force: ForceOption = False,
     format_: Annotated[Format, typer.Option("--format", help="How to print; markdown is plain ASCII.")] = "table",
@@ -77,7 +79,7 @@ def compare(
     lanes: list[tuple[str, Swimlane]] = []
     for name, paths, symbols in (("before", before, symbols_before), ("after", after, symbols_after)):
         for path in (str(one) for given in paths for one in traces_at(given)):
-            with opened(path, cpu_hz, symbols, once=html is None) as trace:
+            with opened(path, cpu_hz, symbols, once=html is None, fix_skew=fix_skew) as trace:
                 # Of several runs the first shows its worst.
                 if html is not None and not runs[name]:
                     lanes += [(name, lane) for lane in worst_of(trace, chosen, WORST_LANES)]
@@ -92,6 +94,7 @@ def compare(
         files = [("before", path) for path in before] + [("after", path) for path in after]
         maps = [("symbols before", symbols_before), ("symbols after", symbols_after)]
         options = {"--cpu-hz": cpu_hz, "--cpus": cpus, "--from": from_, "--to": to, "--fail-on": fail_on}
+        options |= {"--fix-skew": "yes" if fix_skew else None}
         write_html(html, comparison_page.page(found, lanes, provenance([*files, *maps], options)))
     if format_ == "json":
         print_json(document(found) | {"rules": [{"failed": one.failed, "sentence": one.sentence} for one in judged]})

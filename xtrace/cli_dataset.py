@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from xtrace.cli_common import (
+    FixSkewOption,
     HzOption,
     SymbolsOption,
     TableFormat,
@@ -32,6 +33,7 @@ def dataset(
     ] = None,
     symbols: SymbolsOption = None,
     cpu_hz: HzOption = None,
+    fix_skew: FixSkewOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace another trace of the same name.")] = False,
     format_: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
 ) -> None:
@@ -55,7 +57,7 @@ def dataset(
         raise UsageError(f"{root}: not a folder")
     found = []
     for path, called in zip(traces, names, strict=True):
-        with opened_file(path, cpu_hz, symbols) as trace:
+        with opened_file(path, cpu_hz, symbols, fix_skew=fix_skew) as trace:
             found.append(write(trace, root, called, host=host, force=force))
             warn(trace)
         if format_ is TableFormat.table:

@@ -14,6 +14,7 @@ from xtrace.errors import UsageError
 from xtrace.parsers.vendor import Vendor
 
 if TYPE_CHECKING:
+    from xtrace.emulator.host import Host
     from xtrace.emulator.plan import Plan
 
 
@@ -46,6 +47,10 @@ OutputOption = Annotated[
 RecordsOption = Annotated[
     Records, typer.Option("--records", help="all; smp: only the tracepoints; stock: all but the tracepoints.")
 ]
+SkewOption = Annotated[
+    str | None,
+    typer.Option("--skew", metavar="LIST", help="Clocks that are ahead or behind, by CPU: 1=5us,3=-800ns."),
+]
 RingOption = Annotated[int, typer.Option("--ring-pages", metavar="N", help="4 KiB pages in each CPU's trace buffer.")]
 
 
@@ -71,6 +76,7 @@ def bench(
     ipi: IpiOption = "cluster",
     seed: SeedOption = 1,
     records: RecordsOption = "all",
+    skew: SkewOption = None,
     ring_pages: RingOption = 32,
     force: ForceOption = False,
 ) -> None:
@@ -95,8 +101,8 @@ def bench(
             host = replace(host, hz=trace.clock.hz, costs=costs_of(episodes, deliveries))
     elif cpu_hz is not None:
         raise UsageError("--cpu-hz is the frequency of the trace that --like names")
-    masks = Masks(mask, policy, with_self=with_self)
-    plan = Plan(host, bench=replace(load, threads=threads, masks=masks, calls=calls), tool=Tool(ring_pages))
+    load = replace(load, threads=threads, masks=Masks(mask, policy, with_self=with_self), calls=calls)
+    plan = Plan(_skewed(host, skew), bench=load, tool=Tool(ring_pages))
     _emulate(plan, output, records, force)
 
 
@@ -114,6 +120,7 @@ def evacuate(
     ipi: IpiOption = "cluster",
     seed: SeedOption = 1,
     records: RecordsOption = "all",
+    skew: SkewOption = None,
     ring_pages: RingOption = 256,
     force: ForceOption = False,
 ) -> None:
@@ -124,7 +131,7 @@ def evacuate(
     from xtrace.emulator.workloads.evacuate import Evacuate
 
     load = Evacuate(guests, vcpus)
-    host = Host(cpus or load.cpus(), model=model, vendor=vendor, ipi_mode=ipi, seed=seed)
+    host = _skewed(Host(cpus or load.cpus(), model=model, vendor=vendor, ipi_mode=ipi, seed=seed), skew)
     _emulate(Plan(host, evacuate=load, tool=Tool(ring_pages), seconds=seconds), output, records, force)
 
 
@@ -137,6 +144,7 @@ def idle(
     vendor: VendorOption = "vmx",
     seed: SeedOption = 1,
     records: RecordsOption = "all",
+    skew: SkewOption = None,
     ring_pages: RingOption = 32,
     force: ForceOption = False,
 ) -> None:
@@ -145,7 +153,7 @@ def idle(
     from xtrace.emulator.plan import Plan
     from xtrace.emulator.rings import Tool
 
-    host = Host(cpus, model=model, vendor=vendor, seed=seed)
+    host = _skewed(Host(cpus, model=model, vendor=vendor, seed=seed), skew)
     _emulate(Plan(host, tool=Tool(ring_pages), seconds=seconds), output, records, force)
 
 
@@ -258,6 +266,21 @@ def _check(output: str, force: bool) -> None:
     from xtrace.output import check
 
     check(*paths(output), force=force)
+
+
+def _skewed(host: Host, skew: str | None) -> Host:
+    """The host with the clocks that the option --skew gives it. Raises UsageError."""
+    from xtrace.emulator.machine import NS_PER_S
+    from xtrace.selection import parse_time
+
+    offsets = {}
+    for part in filter(None, (skew or "").split(",")):
+        cpu, _, by = part.strip().partition("=")
+        if not cpu.isdecimal() or int(cpu) >= host.cpus:
+            raise UsageError(f"--skew {part}: give one of the {host.cpus} CPUs and a time, such as 1=5us")
+        sign = -1 if by.startswith("-") else 1
+        offsets[int(cpu)] = sign * parse_time(by.removeprefix("-"), "--skew") * host.hz // NS_PER_S
+    return replace(host, tsc_offsets=offsets) if offsets else host
 
 
 def _emulate(plan: Plan, output: str, records: Records, force: bool) -> None:

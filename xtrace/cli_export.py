@@ -8,6 +8,7 @@ import typer
 
 from xtrace.cli_common import (
     CpusOption,
+    FixSkewOption,
     ForceOption,
     FromOption,
     HzOption,
@@ -36,6 +37,7 @@ def export(
     from_: FromOption = None,
     to: ToOption = None,
     cpu_hz: HzOption = None,
+    fix_skew: FixSkewOption = False,
     force: ForceOption = False,
 ) -> None:
     """Write a trace for another program: a timeline for Perfetto's viewer.
@@ -55,7 +57,7 @@ def export(
     from xtrace.timeline.marks import Scope
 
     writing.schema()
-    with opened(trace, cpu_hz, symbols, once=False) as source:
+    with opened(trace, cpu_hz, symbols, once=False, fix_skew=fix_skew) as source:
         packets = writing.write(source, perfetto, Scope(part, domains))
         warn(source)
     say(f"perfetto: {perfetto}, {packets:,} packets")

@@ -85,7 +85,24 @@ def _mix(old: Costs, new: Costs, columns: list[str]) -> float:
 
 def alerts(before: Sequence[Run], after: Sequence[Run], found: Mapping[Kind, KindComparison]) -> tuple[str, ...]:
     """What to know before believing a figure, most important first."""
-    return (*_of_models(before, after), *_of_work(found), *_of_hosts(before, after), *_of_traces(before, after))
+    return (
+        *_of_evidence(before, after),
+        *_of_models(before, after),
+        *_of_work(found),
+        *_of_hosts(before, after),
+        *_of_traces(before, after),
+    )
+
+
+def _of_evidence(before: Sequence[Run], after: Sequence[Run]) -> Iterator[str]:
+    """Of a side with runs of both kinds only those with the tracepoints are compared."""
+    for name, side in (("BEFORE", before), ("AFTER", after)):
+        without = [run for run in side if run.document["hypervisor"]["evidence"] != "exact"]
+        if without:
+            yield (
+                f"{len(without)} of the {len(side)} traces of {name} hold no tracepoints; what is inferred of them is "
+                "not compared with what was traced."
+            )
 
 
 def _of_models(before: Sequence[Run], after: Sequence[Run]) -> Iterator[str]:

@@ -96,7 +96,9 @@ def compare_runs(before: Sequence[Run], after: Sequence[Run]) -> Comparison:
 
 def _held(runs: Sequence[Run]) -> str:
     counts = {kind: sum(run.document["episodes"][kind]["complete"] for run in runs) for kind in KIND_NAMES}
-    return f"{counts['call']} complete calls and {counts['flush']} complete flushes"
+    inferred = any(run.document["hypervisor"]["evidence"] == "inferred" for run in runs)
+    more = ", and inferred ones, whose times are not known" if inferred else ""
+    return f"{counts['call']} complete calls and {counts['flush']} complete flushes{more}"
 
 
 def _compared(

@@ -26,7 +26,8 @@ def open(path: str | os.PathLike[str], **options: Any) -> Trace:  # noqa: A001
     partitions = traces_at(path)
     if len(partitions) > 1:
         raise UsageError(f"{path}: a dataset of {len(partitions)} traces; name one, such as {partitions[0]}")
-    return StoredTrace(partitions[0], cpu_hz=options.get("cpu_hz"), symbols=options.get("symbols"))
+    kept = {name: options[name] for name in ("cpu_hz", "symbols", "fix_skew") if name in options}
+    return StoredTrace(partitions[0], **kept)
 
 
 def traces_at(path: str | os.PathLike[str]) -> list[Path]:

@@ -47,8 +47,11 @@ class Selection:
         return chosen
 
     def starts(self, cpu: NDArray[np.uint16], start_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which episodes are meant, by initiator and start."""
-        return self._on(cpu) & self._within(start_ns)
+        """Which episodes are meant, by initiator and start; one whose start was not seen (NULL) is in no span."""
+        chosen = self._on(cpu)
+        if self.from_ns is not None or self.to_ns is not None:
+            chosen &= (start_ns != np.iinfo(np.int64).min) & self._within(start_ns)
+        return chosen
 
     def _on(self, cpu: NDArray[np.integer]) -> NDArray[np.bool_]:
         if self.cpus is None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,9 @@ from xtrace.works import works
 
 if TYPE_CHECKING:
     from xtrace.episodes.assemble import EpisodeTables
+    from xtrace.host.summary import HostSeries
     from xtrace.questions.answers import Answers
+    from xtrace.series import Interval
     from xtrace.trace import Trace
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -42,14 +44,25 @@ def choose(trace: Trace, selection: Selection) -> dict[str, Chosen]:
     return {kind: Chosen.of(trace, selection, kind) for kind in KIND_NAMES}
 
 
-def analysis(trace: Trace, selection: Selection, chosen: dict[str, Chosen], found: Answers) -> dict[str, Any]:
-    """The JSON document `xtrace.analysis/1` (docs/json.md) of what `choose` and `Trace.answers` gave."""
+def analysis(
+    trace: Trace,
+    selection: Selection,
+    chosen: dict[str, Chosen],
+    found: Answers,
+    host: HostSeries | None = None,
+    spans: Collection[Interval] = (),
+) -> dict[str, Any]:
+    """The JSON document `xtrace.analysis/1` (docs/json.md) of what `choose`, `Trace.answers` and so on gave."""
+    from xtrace import series
     from xtrace.questions.answers import document, fairness_document
 
     survey, tables = trace.survey, trace.tables
     answered = document(found)
-    if tables.evidence == "none":
-        answered |= dict.fromkeys(answered.keys() - {"log_dirty"})
+    if tables.evidence != "exact":
+        answered |= dict.fromkeys(answered.keys() - {"log_dirty", "clocks", "inferred"})
+    episodes = {kind: _kind(one, fairness_document(found, kind)) for kind, one in chosen.items()}
+    if found.inferred is not None:
+        episodes = {kind: found.inferred.of_kind(kind) for kind in chosen}
     return {
         "schema": "xtrace.analysis/1",
         "trace": measured(trace),
@@ -59,7 +72,9 @@ def analysis(trace: Trace, selection: Selection, chosen: dict[str, Chosen], foun
             "evidence": tables.evidence,
         },
         "events": trace.event_counts(_counts(trace, selection) if selection else survey.counts),
-        "episodes": {kind: _kind(one, fairness_document(found, kind)) for kind, one in chosen.items()},
+        "episodes": episodes,
+        "host": None if host is None else asdict(host.whole),
+        "intervals": series.document(spans),
     } | answered
 
 

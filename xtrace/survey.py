@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from xtrace.block import Skip
 from xtrace.digest import Digest, digest
 from xtrace.errors import InputError
+from xtrace.grouping import rows_by
 from xtrace.reader import Reader
 from xtrace.scan import STATE_WORDS, Interest, Picks
 from xtrace.states import TRACK_BITS, Carry, States, Tracks, cpu_of, states
@@ -86,6 +87,7 @@ class Survey:
     captures  1, or more where several captures stand one behind the other
     zero_tsc  the first timestamp: the smallest of the first capture
     last_tsc  the last timestamp of any CPU
+    ends      first and last timestamp of each track that has one; none where not known
     skips     byte ranges not decoded, in input order
     subjects  header words of the records kept with the state before them
     kept      the records that the survey was asked to keep
@@ -102,6 +104,7 @@ class Survey:
     skips: list[Skip] = field(default_factory=list)
     subjects: frozenset[int] = frozenset()
     kept: Kept = field(default_factory=Kept.none)
+    ends: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def total_records(self) -> int:
@@ -187,6 +190,10 @@ def survey(reader: Reader, interest: Interest) -> Survey:
             earliest = int(stamped.min())
             zero_tsc = min(zero_tsc, earliest) if zero_tsc else earliest
         found.last_tsc = max(found.last_tsc, int(picks.last_tsc.max(initial=0)))
+        stamps = picks.last_tsc > 0
+        for track, rows in rows_by(tracks.track[stamps]):
+            begin, end = found.ends.get(track, (int(picks.first_tsc[stamps][rows[0]]), 0))
+            found.ends[track] = begin, max(end, int(picks.last_tsc[stamps][rows].max()))
         header = picks.kept[picks.at]
         _carry_in(picks, np.isin(header, subjects), tracks, channels)
         kept.append(Kept(picks.kept, picks.at, header, tracks.track[picks.window], picks.state))

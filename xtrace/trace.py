@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -13,11 +13,15 @@ import numpy as np
 from xtrace.contract import gives
 from xtrace.decode import Batch, Group, groups
 from xtrace.episodes.tables import DELIVERIES, EPISODES, to_pandas
+from xtrace.host import NAMES as HOST_NAMES
+from xtrace.host.exit_table import EXITS
+from xtrace.host.wakes import WAKES
 from xtrace.needs import missing, needs
 from xtrace.parsers.event import Event
 from xtrace.parsers.registry import Dialect, resolve
 from xtrace.runstates import RUNSTATES, runstate_table
 from xtrace.selection import Selection, parse_events
+from xtrace.series import SERIES
 from xtrace.states import cpu_of
 
 if TYPE_CHECKING:
@@ -26,8 +30,10 @@ if TYPE_CHECKING:
 
     from xtrace.clock import Clock
     from xtrace.episodes.assemble import EpisodeTables
+    from xtrace.host.summary import HostSeries
     from xtrace.questions.answers import Answers
-    from xtrace.survey import Survey
+    from xtrace.skew import Skew
+    from xtrace.survey import Records, Survey
     from xtrace.symbols import Symbols
 
 
@@ -87,6 +93,16 @@ class Trace(ABC):
 
     @property
     @abstractmethod
+    def ends(self) -> dict[int, tuple[int, int]]:
+        """First and last timestamp of each CPU's stream (capture << 14 | CPU) that has one, cycles."""
+
+    @property
+    @abstractmethod
+    def lost(self) -> Records:
+        """The records that say that records were lost (xen/common/trace.c, LOST_RECORDS)."""
+
+    @property
+    @abstractmethod
     def tables(self) -> EpisodeTables:
         """Episodes and deliveries, and what they rest on."""
 
@@ -115,35 +131,111 @@ class Trace(ABC):
 
         return container(self)
 
+    @cached_property
+    def skew(self) -> Skew:
+        """By how much the clocks of CPUs differ, within which bounds, as the file has them; takes one more pass."""
+        from xtrace.skew import skew
+
+        return skew(self)
+
     @property
     def duration_ns(self) -> int:
         """From the first to the last timestamp."""
         span = np.array([max(self.survey.last_tsc, self.survey.zero_tsc)], np.uint64)
         return int(self.clock.to_ns(span)[0])
 
-    def summary(self, selection: Selection | None = None, *, log_dirty: bool = False) -> dict[str, Any]:
+    def summary(
+        self,
+        selection: Selection | None = None,
+        *,
+        log_dirty: bool = False,
+        clocks: bool = False,
+        host: Collection[str] | None = None,
+        every_ns: int | None = None,
+    ) -> dict[str, Any]:
         """The analysis, as `xtrace analyze --format json` prints it (docs/json.md).
 
-        log_dirty: also the part on log-dirty phases, which takes one more pass over the trace.
+        log_dirty, clocks: also the part on log-dirty phases, and on clocks, one more pass each. host: parts of the
+        host's summary (`xtrace.host.NAMES`), one more pass; default: those that the command line tells unasked.
+        every_ns: also calls, flushes and the host for every such interval.
         """
+        from xtrace.host import by_default
+        from xtrace.series import intervals
         from xtrace.summary import analysis, choose
 
         selection = selection or Selection()
-        found = self.answers(selection, log_dirty=log_dirty)
-        return analysis(self, selection, choose(self, selection), found)
+        found = self.answers(selection, log_dirty=log_dirty, clocks=clocks)
+        parts = by_default(self) if host is None else host
+        looked = self.host(selection, parts, every_ns) if parts else None
+        spans = intervals(self, selection, (), every_ns, looked) if every_ns is not None else ()
+        return analysis(self, selection, choose(self, selection), found, looked, spans)
 
-    def answers(self, selection: Selection | None = None, *, log_dirty: bool = False) -> Answers:
+    def host(
+        self, selection: Selection | None = None, parts: Collection[str] = HOST_NAMES, every_ns: int | None = None
+    ) -> HostSeries:
+        """What vCPUs and CPUs did: what `xtrace analyze --section host` prints, as plain data, by one pass.
+
+        selection: what counts; default all. parts: those of `xtrace.host.NAMES` that are wanted. every_ns: also for
+        every such interval. Raises UsageError for more than 10,000 intervals.
+        """
+        from xtrace.host.summary import summary
+
+        return summary(self, selection or Selection(), parts, every_ns)
+
+    @gives(EXITS)
+    def df_exits(self) -> pd.DataFrame:
+        """One row a VM exit that ended, in the order of ends. Raises MissingEventsError as `table_exits`."""
+        return to_pandas(self.table_exits())
+
+    @needs("TRC_HVM_VMEXIT*")
+    def table_exits(self) -> pa.Table:
+        """Schema `host.exit_table.EXITS`, by one pass. Raises MissingEventsError for a trace without VM exits."""
+        from xtrace.host.exit_table import exits_of
+
+        return exits_of(self)
+
+    @gives(WAKES)
+    def df_wakes(self) -> pd.DataFrame:
+        """One row a stretch that a vCPU ran for an interrupt. Raises MissingEventsError as `table_wakes`."""
+        return to_pandas(self.table_wakes())
+
+    @needs("TRC_HVM_INJ_VIRQ")
+    def table_wakes(self) -> pa.Table:
+        """Schema `host.wakes.WAKES`, by one pass. Raises MissingEventsError for a trace without injections."""
+        from xtrace.host.wakes import wakes_of
+
+        return wakes_of(self)
+
+    @gives(SERIES)
+    def df_series(
+        self, every_ns: int, selection: Selection | None = None, sections: Collection[str] = ()
+    ) -> pd.DataFrame:
+        """Figures of every interval, one row a figure: what `xtrace analyze --interval --series` writes.
+
+        sections: as --section names them; default: calls, flushes and the host.
+        """
+        from xtrace.series import intervals, series_table
+
+        selection = selection or Selection()
+        parts = [name for name in HOST_NAMES if name in (sections or HOST_NAMES)]
+        host = self.host(selection, parts, every_ns) if parts else None
+        return to_pandas(series_table(intervals(self, selection, sections, every_ns, host)))
+
+    def answers(self, selection: Selection | None = None, *, log_dirty: bool = False, clocks: bool = False) -> Answers:
         """Who waits for whom, whether that is fair, who pays: what `xtrace analyze --section` prints, as plain data.
 
-        selection: which requests count, by their START; default all. log_dirty: as for `summary`.
+        selection: which requests count, by their START; default all. log_dirty, clocks: as for `summary`.
         """
         from xtrace.questions.answers import answers
 
-        return answers(self, selection or Selection(), log_dirty_too=log_dirty)
+        return answers(self, selection or Selection(), log_dirty_too=log_dirty, clocks_too=clocks)
 
     @gives(EPISODES)
     def df_episodes(self) -> pd.DataFrame:
-        """One row a call or flush, in order of start. Raises MissingEventsError as `table_episodes`."""
+        """One row a call or flush, in order of start. Raises MissingEventsError as `table_episodes`.
+
+        Where they are inferred (docs/inference.md), `initiator` and `seq` can be <NA>, and more columns come behind.
+        """
         return to_pandas(self.table_episodes())
 
     @needs("SMP_*", "TLB_FLUSH_*")
@@ -167,7 +259,10 @@ class Trace(ABC):
 
     @gives(DELIVERIES)
     def df_deliveries(self) -> pd.DataFrame:
-        """One row a target of an episode, by episode and CPU. Raises MissingEventsError as `table_deliveries`."""
+        """One row a target of an episode, by episode and CPU. Raises MissingEventsError as `table_deliveries`.
+
+        Where they are inferred, more columns come behind.
+        """
         return to_pandas(self.table_deliveries())
 
     def df_events(self, name: str) -> pd.DataFrame:
@@ -182,15 +277,25 @@ class Trace(ABC):
         """
         return to_pandas(self.table_runstates())
 
-    @needs("SMP_*", "TLB_FLUSH_*")
     def table_episodes(self) -> pa.Table:
-        """Schema `episodes.tables.EPISODES`. Raises MissingEventsError for a trace without the tracepoints."""
-        return self.tables.episodes
+        """Schema `episodes.tables.EPISODES`; `episodes.inferred.INFERRED_EPISODES` where `tables.evidence` is inferred.
+
+        Raises MissingEventsError for a trace that has neither the tracepoints nor interrupts to infer from.
+        """
+        inferred = self.tables.inferred
+        return self._traced().episodes if inferred is None else inferred.episodes
+
+    def table_deliveries(self) -> pa.Table:
+        """Schema `episodes.tables.DELIVERIES`; `episodes.inferred.INFERRED_DELIVERIES` where inferred.
+
+        Raises MissingEventsError as `table_episodes`.
+        """
+        inferred = self.tables.inferred
+        return self._traced().deliveries if inferred is None else inferred.deliveries
 
     @needs("SMP_*", "TLB_FLUSH_*")
-    def table_deliveries(self) -> pa.Table:
-        """Schema `episodes.tables.DELIVERIES`. Raises MissingEventsError for a trace without the tracepoints."""
-        return self.tables.deliveries
+    def _traced(self) -> EpisodeTables:
+        return self.tables
 
     @needs("TRC_SCHED_RUNSTATE_CHANGE")
     def table_runstates(self) -> pa.Table:

@@ -16,6 +16,10 @@ from typing import Final
 import pyarrow as pa
 
 from xtrace.episodes.assemble import EVIDENCE, KIND_NAMES
+from xtrace.episodes.guesses import GUESSES
+from xtrace.episodes.inferred import EVIDENCE as INFERRED
+from xtrace.episodes.inferred import INFERRED_DELIVERIES, INFERRED_EPISODES
+from xtrace.episodes.inferred import STATES as HIT
 from xtrace.episodes.relations import STATES as INTERRUPTED
 from xtrace.episodes.tables import DELIVERIES, EPISODES, column
 from xtrace.errors import InputError, UsageError
@@ -45,7 +49,7 @@ TRACE: Final = pa.schema(
         column("smp_model", pa.string(), "how the hypervisor calls: legacy, lockless or unknown"),
         column("vendor", pa.string(), "svm or vmx", nullable=True),
         column("release", pa.uint8(), "Xen 4.x, where it is recognised", nullable=True),
-        column("evidence", pa.string(), "what episodes rest on: exact or none"),
+        column("evidence", pa.string(), "what episodes rest on: exact, inferred or none"),
         column("records", pa.uint64(), "records, window headers included"),
         column("lost_records", pa.uint64(), "records that Xen dropped for want of room"),
         column("skipped_bytes", pa.uint64(), "bytes that belong to no decoded record"),
@@ -97,9 +101,11 @@ TRACE: Final = pa.schema(
     ]
 )
 
-STORED_EPISODES: Final = EPISODES.append(
-    column("overlapping", pa.bool_(), "complete, and SEND…DONE intersects that of another complete one of its kind")
+_OVERLAPPING: Final = column(
+    "overlapping", pa.bool_(), "complete, and SEND…DONE intersects that of another complete one of its kind"
 )
+STORED_EPISODES: Final = EPISODES.append(_OVERLAPPING)
+STORED_INFERRED: Final = INFERRED_EPISODES.append(_OVERLAPPING)
 
 TABLES: Final = {
     "episodes": STORED_EPISODES,
@@ -109,11 +115,20 @@ TABLES: Final = {
 }
 """The tables with one file a trace; events have a file for each event, too."""
 
+INFERRED_TABLES: Final = {"episodes": STORED_INFERRED, "deliveries": INFERRED_DELIVERIES}
+"""What two of them are where they are inferred."""
+
 CATEGORIES: Final = {
     ("episodes", "kind"): KIND_NAMES,
     ("episodes", "evidence"): EVIDENCE,
     ("deliveries", "state"): INTERRUPTED,
     ("runstates", "state"): STATES,
+}
+INFERRED_CATEGORIES: Final = {
+    ("episodes", "kind"): KIND_NAMES,
+    ("episodes", "evidence"): INFERRED,
+    ("episodes", "guess"): GUESSES,
+    ("deliveries", "state"): HIT,
 }
 """The columns of few distinct texts, by table, and what these are, in the order in which they are numbered."""
 

@@ -18,17 +18,30 @@ from numpy.typing import NDArray
 from xtrace import arrow
 from xtrace.block import Skip
 from xtrace.clock import Clock
-from xtrace.context import NOBODY
-from xtrace.dataset.layout import CATEGORIES, SCHEMA, TABLES, TRACES, files
+from xtrace.context import LOST, NOBODY
+from xtrace.dataset.layout import (
+    CATEGORIES,
+    EVENT_PREFIX,
+    INFERRED_CATEGORIES,
+    INFERRED_TABLES,
+    RECORDS,
+    SCHEMA,
+    TABLES,
+    TRACES,
+    files,
+)
 from xtrace.decode import Batch
 from xtrace.episodes.assemble import EpisodeTables, function_column
-from xtrace.episodes.tables import EPISODES
+from xtrace.episodes.inferred import Inferred
+from xtrace.episodes.tables import DELIVERIES, EPISODES
 from xtrace.errors import InputError, UsageError
+from xtrace.grouping import rows_by
 from xtrace.merge import wanted
 from xtrace.needs import needs
+from xtrace.parsers.container import LOST_RECORDS
 from xtrace.parsers.registry import Dialect
 from xtrace.selection import Selection
-from xtrace.survey import CpuTotals, Survey
+from xtrace.survey import CpuTotals, Records, Survey
 from xtrace.trace import Trace
 
 BATCH_RECORDS: Final = 1 << 19
@@ -42,9 +55,10 @@ class StoredTrace(Trace):
     folder   `DIR/trace=NAME`
     cpu_hz   must be what the trace was stored with, as its times are
     symbols  names functions, instead of the map that the trace was stored with
+    fix_skew the clocks of its CPUs must agree: its times are as it was stored
 
     `facts` is its row of the table `traces`, by column. Raises InputError where the folder is not one that
-    `xtrace dataset` wrote, UsageError for another frequency.
+    `xtrace dataset` wrote, UsageError for another frequency and for clocks that differ.
     """
 
     def __init__(
@@ -53,6 +67,7 @@ class StoredTrace(Trace):
         *,
         cpu_hz: int | None = None,
         symbols: str | os.PathLike[str] | None = None,
+        fix_skew: bool = False,
     ) -> None:
         self.folder = Path(folder)
         super().__init__(symbols)
@@ -60,6 +75,10 @@ class StoredTrace(Trace):
         if cpu_hz not in (None, self.facts["cpu_hz"]):
             raise UsageError(
                 f"--cpu-hz {cpu_hz}: times in {folder} are by {self.facts['cpu_hz']} Hz; store the trace anew"
+            )
+        if fix_skew and self.skew.offsets_ns:
+            raise UsageError(
+                f"--fix-skew: times in {folder} are as the clocks gave them; store the trace anew with --fix-skew"
             )
 
     @property
@@ -94,11 +113,42 @@ class StoredTrace(Trace):
         return Dialect(self.facts["vendor"], self.facts["release"])
 
     @cached_property
+    def ends(self) -> dict[int, tuple[int, int]]:
+        found: dict[int, tuple[int, int]] = {}
+        for path in files(self.folder, "events"):
+            file = _opened(path)
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=["cpu", "tsc"])
+                cpu, tsc = arrow.values(table["cpu"]), arrow.values(table["tsc"], null=0)
+                cpu, tsc = cpu[tsc > 0], tsc[tsc > 0]
+                for one, rows in rows_by(cpu):
+                    begin, end = found.get(one, (int(tsc[rows[0]]), 0))
+                    found[one] = min(begin, int(tsc[rows].min())), max(end, int(tsc[rows].max()))
+        return found
+
+    @property
+    def lost(self) -> Records:
+        path = self.folder / "events" / f"{EVENT_PREFIX}{LOST_RECORDS.name}" / RECORDS
+        if not path.exists():
+            none = np.zeros(0, np.int64)
+            return Records(none.astype(np.int32), none.astype(np.uint64), np.zeros((0, 4), np.uint32), none)
+        table = _opened(path).read(columns=["cpu", "tsc", "header", "payload"])
+        table = table.filter(pc.equal(table["header"], LOST))
+        data = b"".join(table["payload"].to_pylist())
+        if len(data) != 16 * table.num_rows:
+            raise InputError(f"{path}: payloads do not fit their headers; store the trace anew")
+        cpu, payload = arrow.values(table["cpu"]).astype(np.int32), np.frombuffer(data, "<u4").reshape(-1, 4)
+        return Records(cpu, arrow.values(table["tsc"]), payload, np.zeros(0, np.int64))
+
+    @cached_property
     def lost_by_cpu(self) -> dict[int, int]:
         return {one["cpu"]: one["lost_records"] for one in self.facts["cpus"] if one["lost_records"]}
 
     @cached_property
     def tables(self) -> EpisodeTables:
+        facts = self.facts
+        if facts["evidence"] == "inferred":
+            return self._inferred_tables()
         stored = self._table("episodes")
         overlaps = arrow.values(stored["overlapping"])
         episodes = stored.drop_columns(["overlapping"])
@@ -108,7 +158,6 @@ class StoredTrace(Trace):
                 arrow.values(episodes["func"]), np.asarray(episodes["func"].is_null().to_numpy(zero_copy_only=False))
             )
             episodes = episodes.set_column(place, EPISODES.field(place), function_column(func, self.symbols))
-        facts = self.facts
         return EpisodeTables(
             episodes,
             self._table("deliveries"),
@@ -116,6 +165,21 @@ class StoredTrace(Trace):
             facts["evidence"],
             overlaps,
             facts["stray_records"],
+        )
+
+    def _inferred_tables(self) -> EpisodeTables:
+        facts = self.facts
+        episodes, deliveries = (
+            read_table(self.folder / f"{name}.parquet", name, inferred=True) for name in INFERRED_TABLES
+        )
+        return EpisodeTables(
+            EPISODES.empty_table(),
+            DELIVERIES.empty_table(),
+            facts["smp_model"],
+            "inferred",
+            np.zeros(0, np.bool_),
+            facts["stray_records"],
+            Inferred(episodes.drop_columns(["overlapping"]), deliveries, facts["smp_model"]),
         )
 
     @needs("TRC_SCHED_RUNSTATE_CHANGE")
@@ -211,16 +275,16 @@ def _batch(parts: list[pa.Table | None]) -> Batch:
     return Batch(words, starts, header, cpu, tsc, tsc, np.zeros(len(header), np.int64), domain, vcpu)
 
 
-def read_table(path: Path, name: str) -> pa.Table:
+def read_table(path: Path, name: str, *, inferred: bool = False) -> pa.Table:
     """A table of a trace, each column in one piece. Raises InputError where the file is not one that was stored."""
     file = _opened(path)
-    schema = TABLES[name]
+    schema, categories = (INFERRED_TABLES[name], INFERRED_CATEGORIES) if inferred else (TABLES[name], CATEGORIES)
     written = (file.schema_arrow.metadata or {}).get(b"schema", b"").decode()
     if written != SCHEMA:
         raise InputError(f"{path}: has schema {written or 'none'}, not {SCHEMA}; store the trace anew")
     try:
         table = file.read().select(schema.names)
-        columns = [_column(field, table[field.name], CATEGORIES.get((name, field.name))) for field in schema]
+        columns = [_column(field, table[field.name], categories.get((name, field.name))) for field in schema]
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise InputError(f"{path}: does not hold the table {name}: {error}; store the trace anew") from error
     return pa.Table.from_arrays(columns, schema=schema)

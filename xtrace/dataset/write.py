@@ -82,9 +82,12 @@ def check(target: Path, digest: str, *, force: bool) -> None:
 
 def _write_tables(trace: TraceFile, folder: Path) -> dict[str, int]:
     tables = trace.tables
-    episodes = tables.episodes.append_column(STORED_EPISODES.field("overlapping"), pa.array(tables.overlaps))
+    told = tables if tables.inferred is None else tables.inferred
+    # Inferred ones, none of which is complete, do not overlap.
+    overlaps = tables.overlaps if tables.inferred is None else np.zeros(told.episodes.num_rows, np.bool_)
+    episodes = told.episodes.append_column(STORED_EPISODES.field("overlapping"), pa.array(overlaps))
     _write_table(episodes, folder / "episodes.parquet")
-    _write_table(tables.deliveries, folder / "deliveries.parquet")
+    _write_table(told.deliveries, folder / "deliveries.parquet")
     stays, order = Stays(trace, losses(trace)), trace.order()
     count = runstates = 0
     with (
@@ -114,7 +117,7 @@ def _write_tables(trace: TraceFile, folder: Path) -> dict[str, int]:
         keep(stays.finish())
     return {
         "episodes": episodes.num_rows,
-        "deliveries": tables.deliveries.num_rows,
+        "deliveries": told.deliveries.num_rows,
         "runstates": runstates,
         "events": count,
     }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xtrace import columns
 from xtrace.emulator.log import Layout
-from xtrace.emulator.rings import Capture
+from xtrace.emulator.rings import LOST, Capture
 
 WORD = np.uint64(0xFFFF_FFFF)
 
@@ -33,7 +33,11 @@ def file_bytes(capture: Capture, tsc_offsets: Mapping[int, int]) -> bytes:
             words[place + 1] = tsc & WORD
             words[place + 2] = tsc >> np.uint64(32)
         first = 1 + 2 * layout.event.timestamped
-        payload = _payload(layout, [row[3] for row in chosen])
+        fields = [row[3] for row in chosen]
+        if layout is LOST:
+            # It names the time of the first record lost, by the same clock.
+            fields = [(*what, first + tsc_offsets.get(row[0], 0)) for row in chosen for *what, first in [row[3]]]
+        payload = _payload(layout, fields)
         for word in range(payload.shape[1]):
             words[place + first + word] = payload[:, word]
     return words.tobytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from xtrace.states import TRACK_BITS
 from xtrace.survey import Survey
 from xtrace.symbols import Symbols, function_names
 
+if TYPE_CHECKING:
+    from xtrace.episodes.inferred import Inferred
+
 CALL_FUNCTION_VECTOR: Final = 0xFB
 INVALIDATE_TLB_VECTOR: Final = 0xFD
 KIND_NAMES: Final = ("call", "flush")
@@ -34,10 +37,12 @@ class EpisodeTables:
 
     episodes, deliveries  Arrow tables of schemas EPISODES and DELIVERIES
     model                 the hypervisor's way of calling, as recognised from the trace
-    evidence              "exact", or "none" where the trace has no tracepoints
+    evidence              "exact"; without the tracepoints "inferred" where interrupts show, else "none"
     overlaps              bool, by row of `episodes`: complete, and in flight (SEND…DONE) together with another
                           complete one of its kind
     strays                records that name no possible initiator
+    inferred              the tables where evidence is "inferred": then `episodes` and `deliveries` are empty, so that
+                          no question takes what is inferred for what was traced
     """
 
     episodes: pa.Table
@@ -46,6 +51,7 @@ class EpisodeTables:
     evidence: str
     overlaps: NDArray[np.bool_]
     strays: int
+    inferred: Inferred | None = None
 
 
 def assemble(found: Survey, clock: Clock, symbols: Symbols | None = None) -> EpisodeTables:

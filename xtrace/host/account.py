@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from xtrace.host.known import Known
 
 if TYPE_CHECKING:
     from xtrace.clock import Clock
@@ -29,6 +31,7 @@ class Ground:
     selection  --cpus, --from, --to: what counts; state is followed through all records
     last_ns    the last timestamp
     cpus       those in the trace
+    known      when each CPU's records end, and when some were lost
     """
 
     windows: Windows
@@ -37,6 +40,7 @@ class Ground:
     clock: Clock
     last_ns: int
     cpus: tuple[int, ...]
+    known: Known = field(default_factory=Known)
 
     def on(self, cpu: NDArray[Any]) -> NDArray[np.bool_]:
         """Which of these CPUs are selected."""

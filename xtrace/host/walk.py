@@ -79,12 +79,27 @@ def joined(chunks: list[Chunk]) -> Chunk:
 
 
 def in_time(
-    trace: Trace, wanted: Callable[[Event], bool], read: Callable[[Batch], None] | None = None
+    trace: Trace,
+    wanted: Callable[[Event], bool],
+    read: Callable[[Batch], None] | None = None,
+    finish: Callable[[], None] | None = None,
 ) -> Iterator[Chunk]:
     """The records of the events wanted, by a pass over the trace; each chunk is of one capture.
 
-    read: told each batch, as it comes, before the records of it that are wanted.
+    read: told each batch, as it comes, before the records of it that are wanted. finish: told when a capture ends.
     """
+    capture: int | None = None
+    for chunk in _chunks(trace, wanted, read):
+        now = int(chunk.capture[0])
+        if finish is not None and capture not in (None, now):
+            finish()
+        capture = now
+        yield chunk
+    if finish is not None:
+        finish()
+
+
+def _chunks(trace: Trace, wanted: Callable[[Event], bool], read: Callable[[Batch], None] | None) -> Iterator[Chunk]:
     order = trace.order()
     known: dict[int, bool] = {}
     held: list[Chunk] = []

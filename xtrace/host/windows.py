@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xtrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from xtrace.selection import Selection
 
 WHOLE: Final = 0
 """The window that is all of what is selected; intervals are numbered from 1."""
@@ -48,6 +51,13 @@ class Windows:
                 f"--interval: {self.intervals} intervals are more than {MAX_INTERVALS}; "
                 "give a longer one, or --from and --to"
             )
+
+    @classmethod
+    def of(cls, selection: Selection, duration_ns: int, every_ns: int | None = None) -> Windows:
+        """The part of a trace that is selected, and its intervals. Raises UsageError as for all windows."""
+        # The last record is at the end of the trace, and in it.
+        end = duration_ns + 1
+        return cls(selection.from_ns or 0, end if selection.to_ns is None else min(selection.to_ns, end), every_ns)
 
     @property
     def intervals(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from xtrace.inference import Inference, inference
 from xtrace.questions.asynchronous import Asynchronous, asynchronous
 from xtrace.questions.contention import Contention, contention
 from xtrace.questions.cost import Cost, cost
@@ -17,6 +18,7 @@ from xtrace.questions.waste import Waste, waste
 
 if TYPE_CHECKING:
     from xtrace.selection import Selection
+    from xtrace.skew import Skew
     from xtrace.trace import Trace
 
 
@@ -26,6 +28,8 @@ class Answers:
 
     fairness   by kind of episode
     log_dirty  None where it was not asked for, or the trace holds no records that tell
+    clocks     None where it was not asked for; always of all of the trace
+    inferred   what shows of a trace without the tracepoints, whose other answers are then of no request
     """
 
     contention: Contention
@@ -35,10 +39,12 @@ class Answers:
     log_dirty: LogDirty | None
     asynchronous: Asynchronous
     waste: Waste
+    clocks: Skew | None
+    inferred: Inference | None = None
 
 
-def answers(trace: Trace, selection: Selection, *, log_dirty_too: bool = False) -> Answers:
-    """Ask everything; what concerns log-dirty phases takes one more pass over the trace."""
+def answers(trace: Trace, selection: Selection, *, log_dirty_too: bool = False, clocks_too: bool = False) -> Answers:
+    """Ask everything; what concerns log-dirty phases, or clocks, takes one more pass over the trace each."""
     requests = Requests.of(trace.tables, selection)
     paths = Paths.of(requests)
     return Answers(
@@ -49,6 +55,8 @@ def answers(trace: Trace, selection: Selection, *, log_dirty_too: bool = False) 
         log_dirty(trace, paths) if log_dirty_too else None,
         asynchronous(paths),
         waste(paths),
+        trace.skew if clocks_too else None,
+        inference(trace, selection, _span_ns(trace, selection)),
     )
 
 
