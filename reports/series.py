@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xtrace import units
-from xtrace.context import domain_name
+from xtrace.context import IDLE_DOMAIN, domain_name
 from xtrace.reports import parts
 from xtrace.reports.page import Cell, Head, Picture, Section, Table
 from xtrace.series import Subject, figures
@@ -64,6 +64,11 @@ def _domain(of: Subject) -> str:
     return "" if of.domain is None else domain_name(of.domain)
 
 
+def _guest(of: Subject) -> str:
+    """A domain but the idle one, whose vCPUs wait whenever there is work."""
+    return "" if of.domain == IDLE_DOMAIN else _domain(of)
+
+
 def _cpu(of: Subject) -> str:
     return "" if of.cpu is None else f"CPU {of.cpu}"
 
@@ -97,7 +102,7 @@ HEADLINES: Final = (
         "runstates", "Running: so many CPUs were busy with each domain", "vcpus", ("running_total_ns",), CPUS, _domain
     ),
     Headline(
-        "runstates", "Runnable: so many vCPUs of each domain waited", "vcpus", ("runnable_total_ns",), CPUS, _domain
+        "runstates", "Runnable: so many vCPUs of each domain waited", "vcpus", ("runnable_total_ns",), CPUS, _guest
     ),
     Headline("cpus", "CPUs busy, % of the time", "cpus", ("running_total_ns",), PERCENT, _cpu),
     Headline("exits", "VM exits per second, by reason", "totals", ("time_count",), PER_S, _name),
@@ -116,6 +121,7 @@ HEADLINES: Final = (
         PER_S,
         _domain_and_name,
     ),
+    Headline("power", "CPUs asleep, % of the time", "c_states", ("residency_total_ns",), PERCENT, _cpu),
     Headline("volume", "Trace written per second, by class", "classes", ("size_bytes",), BYTES_PER_S, _name),
 )
 """Of every section of which all intervals are told; questions are told in JSON and with --series only."""

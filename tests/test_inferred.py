@@ -277,6 +277,40 @@ def test_stored_and_read_again(evacuation: Path, tmp_path: Path) -> None:
         assert len(every) == len(trace.df_episodes())
 
 
+@pytest.mark.parametrize("model", ["legacy", "lockless", "linux"])
+def test_overlaps_that_no_lock_allows_lower_the_confidence(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where calls overlap, confidence says about how many clusters are right; where a lock parts them, no word."""
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "stock.bin"
+    load = ["--guests", "3", "--vcpus", "4", "--cpus", "16", "--seconds", "0.02"]
+    command = ["emulate", "evacuate", "--model", model, "--vendor", "vmx", *load, "--records", "stock"]
+    assert run([*command, "-o", str(path)]) == 0
+    capsys.readouterr()
+    truth = pq.read_table(path.with_suffix(".deliveries.parquet"), filters=[("state", "==", "guest")]).to_pandas()
+    episodes = truth.groupby("episode")
+    true = {
+        (one, frozenset(cpus))
+        for one, cpus in zip(episodes.enter_ns.min() // 1000, episodes.cpu.apply(list), strict=True)
+    }
+    with xtrace.open(path, cpu_hz=2_400_000_000) as trace:
+        found = inference(trace, Selection(), 1)
+        assert found is not None
+        table = trace.df_episodes()
+    right = [
+        any((first // 1000 + step, frozenset(cpus)) in true for step in (0, 1))
+        for first, cpus in zip(table.first_ns, table.targets, strict=True)
+    ]
+    assert np.mean(right) == pytest.approx(table.confidence.mean(), abs=0.1)
+    assert (found.overlapping > 0.1) == (model != "legacy")
+    assert (found.overlapping == 0) == (model == "legacy")
+    assert run(["analyze", str(path), "--section", "calls"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert ("overlap as they cannot under one lock" in out) == (model != "legacy")
+
+
 def test_what_is_printed(evacuation: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["analyze", str(evacuation), "--cpu-hz", "2.4G", "--section", "calls"]) == 0
     out = capsys.readouterr().out

@@ -14,6 +14,7 @@ from xtrace import arrow
 from xtrace.clock import NS_PER_S
 from xtrace.episodes.guesses import GUESSES
 from xtrace.episodes.hits import VECTORS
+from xtrace.episodes.overlaps import overlapping
 from xtrace.episodes.tables import NULL
 from xtrace.grouping import rows_by
 from xtrace.selection import Selection
@@ -93,9 +94,15 @@ class InterruptedCpu:
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """What was inferred, most frequent first; span_ns: the time selected."""
+    """What was inferred, most frequent first.
+
+    span_ns      the time selected
+    overlapping  share of the episodes of several targets that are probably more than one each, in all the trace; 0
+                 where one lock a vector explains what shows
+    """
 
     span_ns: int
+    overlapping: float
     guesses: tuple[Guessed, ...]
     initiators: tuple[LikelyInitiator, ...]
     targets: tuple[InterruptedCpu, ...]
@@ -122,7 +129,25 @@ def inference(trace: Trace, selection: Selection, span_ns: int) -> Inference | N
     if inferred is None:
         return None
     some = _Some(inferred.episodes, inferred.deliveries, selection, span_ns)
-    return Inference(span_ns, tuple(some.guessed()), tuple(some.initiators()), tuple(some.targets()))
+    share = _overlapping(inferred.episodes, inferred.deliveries)
+    return Inference(span_ns, share, tuple(some.guessed()), tuple(some.initiators()), tuple(some.targets()))
+
+
+def _overlapping(episodes: pa.Table, deliveries: pa.Table) -> float:
+    """As `overlaps.overlapping`, from the tables."""
+    of = arrow.values(deliveries["episode"]).astype(np.int64)
+    idle = np.bincount(of, arrow.equals(deliveries["state"], "idle"), episodes.num_rows) > 0
+    resumed = arrow.values(deliveries["resumed_ns"], null=int(NULL))
+    handled = resumed - arrow.values(deliveries["taken_ns"])
+    vector = arrow.values(episodes["vector"])
+    known = (resumed != NULL) & ~arrow.equals(deliveries["state"], "idle")
+    scale = np.full(episodes.num_rows, np.inf)
+    for one in VECTORS:
+        if (mine := handled[known & (vector[of] == one)]).size:
+            scale[vector == one] = np.median(mine)
+    spread = (arrow.values(episodes["last_ns"]) - arrow.values(episodes["first_ns"])).astype(np.float64)
+    suspect = (arrow.values(episodes["n_targets"]) > 1) & ~idle
+    return overlapping(spread[suspect], scale[suspect])
 
 
 class _Some:

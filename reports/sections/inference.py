@@ -43,13 +43,18 @@ def answer(found: Inference) -> Iterator[str]:
 
 def section(found: Inference) -> Section:
     """Counts, likely initiators and targets."""
-    text = (
-        *answer(found),
-        BOUNDS,
-        LEFT_OUT,
-    )
+    text = (*answer(found), BOUNDS, *_overlapping(found), LEFT_OUT)
     tables = (_guesses(found), _initiators(found), _targets(found)) if found.guesses else ()
     return Section("inferred", "Calls and flushes, inferred", text, tables=tables)
+
+
+def _overlapping(found: Inference) -> Iterator[str]:
+    if found.overlapping:
+        yield (
+            "But interrupts overlap as they cannot under one lock: this may be a hypervisor whose calls need none. "
+            f"About {100 * found.overlapping:.0f} % of the episodes with several targets are then more than one each; "
+            "their confidence is that much lower."
+        )
 
 
 def _guesses(found: Inference) -> Table:

@@ -1,7 +1,8 @@
 """Episodes of a trace without the tracepoints, from the interrupts that its targets show (docs/inference.md).
 
-Only the legacy hypervisor is thought of: one call and one flush in flight at a time, each with a vector of its own. A
-target that runs a PV guest or hypervisor code leaves no record, so the targets are those seen: a lower bound.
+Only the legacy hypervisor is thought of: one call and one flush in flight at a time, each with a vector of its own;
+where interrupts overlap as they cannot there, confidence is lower (`overlaps`). A target that runs a PV guest or
+hypervisor code leaves no record, so the targets are those seen: a lower bound.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from xtrace.episodes.confidence import chance_of_episodes, chance_of_initiators
 from xtrace.episodes.guesses import GUESSES, guesses
 from xtrace.episodes.hits import INTERRUPTED, INVALIDATE_TLB_VECTOR, HitFinder, Hits
 from xtrace.episodes.merging import merged
+from xtrace.episodes.overlaps import overlapping
 from xtrace.episodes.suspects import SuspectFinder, Suspects
 from xtrace.episodes.tables import DELIVERIES, EPISODES, NULL, arrow_table, column, dictionary
 from xtrace.states import TRACK_BITS, cpu_of
@@ -166,7 +168,7 @@ def tables(gathered: Gathered, clock: Clock, event_of: Callable[[int], Event]) -
         "domain": _or_null(suspects.domain[order]),
         "vcpu": np.where(suspects.domain[order] == NOBODY, NULL, suspects.vcpu[order]),
         "evidence": dictionary(np.zeros(len(order), np.int8), EVIDENCE),
-        "confidence": chance_of_episodes(hits, found)[order],
+        "confidence": (chance_of_episodes(hits, found) * _one_and_not_several(hits, found))[order],
         "complete": np.zeros(len(order), np.bool_),
         "vector": vector[order].astype(np.int64),
         "guess": dictionary(guess[order], GUESSES),
@@ -180,6 +182,15 @@ def tables(gathered: Gathered, clock: Clock, event_of: Callable[[int], Event]) -
         arrow_table(INFERRED_DELIVERIES, _deliveries(hits.take(by_episode), episode[by_episode], clock)),
         "legacy" if (vector == INVALIDATE_TLB_VECTOR).any() else "unknown",
     )
+
+
+def _one_and_not_several(hits: Hits, found: Clusters) -> NDArray[np.float64]:
+    """Chance of each that it is not made of several that overlap, as none do under a lock."""
+    suspect = (found.last > found.first) & ~np.maximum.reduceat(hits.idle, found.first)
+    spread = (hits.taken[found.last] - hits.taken[found.first])[suspect].astype(np.float64)
+    chance = np.ones(len(found.first))
+    chance[suspect] -= overlapping(spread, found.scale[suspect])
+    return chance
 
 
 def _deliveries(hits: Hits, episode: NDArray[np.int64], clock: Clock) -> dict[str, Any]:
