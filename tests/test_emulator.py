@@ -282,7 +282,7 @@ def test_each_workload_writes_a_trace_with_its_truth(
 
 def test_a_stock_trace_has_no_tracepoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out.bin")
-    assert run(["emulate", *COMMANDS["bench"], "--records", "stock", "-o", out]) == 0
+    assert run(["emulate", *COMMANDS["bench"], "--vendor", "svm", "--records", "stock", "-o", out]) == 0
     assert run(["analyze", out]) == 0
     assert "evidence: none" in capsys.readouterr().out
     assert len(pq.read_table(tmp_path / "out.episodes.parquet")) == 10

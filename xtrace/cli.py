@@ -124,7 +124,7 @@ def dump(
 
 app.command(epilog="Example: xtrace compare old/*.bin vs new/*.bin --html report.html")(cli_compare.compare)
 app.command(epilog="Example: xtrace check trace.bin --model lockless")(cli_check.check)
-app.command(epilog="Example: xtrace table exits trace.bin -o exits.parquet")(cli_table.table)
+app.command(epilog="Example: xtrace table deliveries trace.bin -o deliveries.parquet")(cli_table.table)
 app.command(epilog="Example: xtrace dataset old/*.bin new/*.bin -o data")(cli_dataset.dataset)
 app.command(epilog="Example: xtrace export --perfetto trace.perfetto-trace trace.bin --symbols xen-syms.map")(
     cli_export.export

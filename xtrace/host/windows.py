@@ -57,7 +57,8 @@ class Windows:
         """The part of a trace that is selected, and its intervals. Raises UsageError as for all windows."""
         # The last record is at the end of the trace, and in it.
         end = duration_ns + 1
-        return cls(selection.from_ns or 0, end if selection.to_ns is None else min(selection.to_ns, end), every_ns)
+        begin = min(selection.from_ns or 0, end)
+        return cls(begin, end if selection.to_ns is None else min(selection.to_ns, end), every_ns)
 
     @property
     def intervals(self) -> int:
