@@ -21,7 +21,7 @@ import xtrace
 from xtrace.cli import run
 from xtrace.reports import terminal
 from xtrace.selection import Selection
-from xtrace.summary import Chosen, breakdown
+from xtrace.summary import analyzed
 
 ROOT = Path(__file__).parent.parent
 TRACE = "sample_traces/bench8-lockless.bin"
@@ -58,10 +58,9 @@ def analysis() -> None:
     """Analyze the trace into a recording console and save that."""
     console = Console(record=True, width=104, file=io.StringIO(), highlight=False)
     with xtrace.open(ROOT / TRACE, symbols=ROOT / SYMBOLS, cpu_hz=60_000_000) as trace:
-        document = trace.summary()
-        calls = breakdown(Chosen.of(trace, Selection(), "call"), "call")
-        document["trace"]["path"] = TRACE
-        terminal.analysis(console, document, {"call": calls}, trace.answers(), None, (), {}, frozenset())
+        found = analyzed(trace, Selection())
+        found.document["trace"]["path"] = TRACE
+        terminal.analysis(console, found, {}, frozenset())
     picture = console.export_svg(title=COMMAND, theme=DIMMED_MONOKAI, unique_id="xtrace")
     # The default style fetches a font from the network; any monospaced one at hand will do.
     picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)

@@ -10,8 +10,8 @@ import numpy as np
 from xtrace import __version__, units
 from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.episodes.tables import to_pandas
-from xtrace.reports import chapters, figures, parts, pictured, series
-from xtrace.reports.page import Cell, Head, Page, Picture, Point, Section, Table
+from xtrace.reports import chapters, figures, host, parts, pictured, series
+from xtrace.reports.page import Cell, Head, Page, Picture, Section, Table
 from xtrace.reports.sections import inference
 from xtrace.reports.terminal import NO_EVIDENCE, TITLES
 from xtrace.swimlanes import worst_of
@@ -19,13 +19,9 @@ from xtrace.swimlanes import worst_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from xtrace.host.summary import Host
     from xtrace.provenance import Provenance
-    from xtrace.questions.answers import Answers
     from xtrace.selection import Selection
-    from xtrace.series import Interval
-    from xtrace.summary import Breakdown
-    from xtrace.swimlanes import Swimlane
+    from xtrace.summary import Analysis, Breakdown
     from xtrace.trace import Trace
 
 EPISODE_COLUMNS: Final = (
@@ -43,23 +39,14 @@ WORST_LANES: Final = 2
 SPREAD: Final = ("mean", "p50", "p90", "p99", "max")
 
 
-def page(
-    document: dict[str, Any],
-    kinds: Mapping[str, Breakdown],
-    episodes: pd.DataFrame,
-    found: Answers,
-    host: Host | None,
-    spans: Sequence[Interval],
-    lanes: Sequence[Swimlane],
-    alerts: Sequence[str],
-    origin: Provenance,
-) -> Page:
-    """All that the page shows; kinds: the breakdowns of what has complete episodes; episodes: those selected."""
-    trace = document["trace"]
+def of_trace(trace: Trace, selection: Selection, found: Analysis, alerts: Sequence[str], origin: Provenance) -> Page:
+    """The page of a trace of which the analysis is there already."""
+    document, inferred = found.document, found.answers.inferred
+    kinds = found.breakdowns()
     # What cost most comes first.
     order = sorted(kinds, key=lambda kind: -sum(row["sum_ns"] for row in kinds[kind].functions))
+    episodes = _complete(trace, selection)
     sections: list[Section] = []
-    of_host: list[Point] = []
     first: Picture | None = None
     for kind in order:
         shown = list(_of_kind(kind, document["episodes"][kind], kinds[kind], episodes))  # type: ignore[arg-type]
@@ -67,55 +54,36 @@ def page(
             first = shown[0].pictures[1]
             shown[0] = Section(shown[0].key, shown[0].title, (), shown[0].pictures[:1], shown[0].tables)
         sections += shown
-    if found.inferred is not None:
-        sections.append(inference.section(found.inferred))
+    if inferred is not None:
+        sections.append(inference.section(inferred))
     if kinds:
-        sections += chapters.illustrated(found)
-    if lanes:
+        sections += chapters.illustrated(found.answers)
+    if lanes := worst_of(trace, selection, WORST_LANES):
         sections.append(pictured.lanes([("", lane) for lane in lanes]))
-    if host is not None:
-        from xtrace.reports import host as host_chapters
-
-        sections += host_chapters.illustrated(host)
-        of_host += host_chapters.points(host)
-    sections += series.illustrated(spans)
+    sections += [*host.illustrated(found.host), *series.illustrated(found.intervals)]
     rows = [(Cell(name), parts.count(count)) for name, count in document["events"].items()]
     events = parts.table("Records by event", (Head("event", False), Head("records")), rows, "events")
     sections.append(Section("events", "Events in the trace", tables=(events,)))
     sections.append(parts.origin(origin, (document,)))
+    told = answer(document, {kind: kinds[kind] for kind in order})
+    subject = "The host" if document["hypervisor"]["evidence"] == "none" else "Calls and TLB flushes"
     return Page(
-        f"{'The host' if document['hypervisor']['evidence'] == 'none' else 'Calls and TLB flushes'} in {trace['path']}",
-        tuple(
-            answer(document, {kind: kinds[kind] for kind in order})
-            if found.inferred is None
-            else (*inference.answer(found.inferred), inference.LEFT_OUT)
-        ),
+        f"{subject} in {document['trace']['path']}",
+        tuple(told) if inferred is None else (*inference.answer(inferred), inference.LEFT_OUT),
         tuple(alerts),
         (trust(document),),
         first,
         tuple(sections),
         __version__,
-        (*(chapters.points(found) if kinds else ()), *of_host),
+        (*(chapters.points(found.answers) if kinds else ()), *host.points(found.host)),
     )
 
 
-def of_trace(
-    trace: Trace,
-    selection: Selection,
-    document: dict[str, Any],
-    kinds: Mapping[str, Breakdown],
-    found: Answers,
-    host: Host | None,
-    spans: Sequence[Interval],
-    alerts: Sequence[str],
-    origin: Provenance,
-) -> Page:
-    """The page of a trace of which analysis and breakdowns are there already."""
+def _complete(trace: Trace, selection: Selection) -> pd.DataFrame:
+    """The complete episodes that are selected."""
     episodes = to_pandas(trace.tables.episodes.select(EPISODE_COLUMNS))
     episodes = episodes[episodes["complete"]]
-    chosen = selection.starts(episodes["initiator"].to_numpy(), episodes["start_ns"].to_numpy(np.int64))
-    lanes = worst_of(trace, selection, WORST_LANES)
-    return page(document, kinds, episodes[chosen], found, host, spans, lanes, alerts, origin)
+    return episodes[selection.starts(episodes["initiator"].to_numpy(), episodes["start_ns"].to_numpy(np.int64))]
 
 
 def trust(document: dict[str, Any]) -> str:

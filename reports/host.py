@@ -49,22 +49,22 @@ _LABELS: Final = {
 }
 
 
-def sections(host: Host, names: Collection[str] = NAMES) -> Iterator[Section]:
-    """The chapters of these names, without pictures."""
-    for name, part in host.parts():
+def sections(host: Host | None, names: Collection[str] = NAMES) -> Iterator[Section]:
+    """The chapters of these names, without pictures; none where the host was not looked at."""
+    for name, part in host.parts() if host else ():
         if name in names:
             yield _PAINT[name].section(part)
 
 
-def illustrated(host: Host) -> Iterator[Section]:
+def illustrated(host: Host | None) -> Iterator[Section]:
     """All chapters, with pictures."""
-    for name, part in host.parts():
+    for name, part in host.parts() if host else ():
         yield replace(_PAINT[name].section(part), pictures=_PAINT[name].pictures(part))
 
 
-def points(host: Host) -> Iterator[Point]:
+def points(host: Host | None) -> Iterator[Point]:
     """What the chapters come to, as far as they have something to say."""
-    for name, part in host.parts():
+    for name, part in host.parts() if host else ():
         text = " ".join(_PAINT[name].answer(part))
         if text:
             yield Point(name, _LABELS[name], text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
@@ -14,17 +14,14 @@ from xtrace import units
 from xtrace.episodes.assemble import KIND_NOUNS
 from xtrace.host import NAMES as HOST_NAMES
 from xtrace.questions import NAMES, OF_STOCK_TRACES
-from xtrace.reports import chapters, series
+from xtrace.reports import chapters, host, series
 from xtrace.reports.sections import inference
 
 if TYPE_CHECKING:
     from xtrace.dataset.write import Written
-    from xtrace.host.summary import Host
     from xtrace.inference import Inference
-    from xtrace.questions.answers import Answers
     from xtrace.reports.page import Point, Section
-    from xtrace.series import Interval
-    from xtrace.summary import Breakdown
+    from xtrace.summary import Analysis, Breakdown
 
 PIPE_WIDTH = 110
 BAR_WIDTH = 40
@@ -46,54 +43,43 @@ def console(width: int | None = None) -> Console:
     return Console(width=width, highlight=False, soft_wrap=False)
 
 
-def analysis(
-    out: Console,
-    document: dict[str, Any],
-    kinds: dict[str, Breakdown],
-    found: Answers,
-    host: Host | None,
-    spans: Sequence[Interval],
-    lost_by_cpu: dict[int, int],
-    wanted: frozenset[str],
-) -> None:
+def analysis(out: Console, found: Analysis, lost_by_cpu: dict[int, int], wanted: frozenset[str]) -> None:
     """Print an analysis: what it rests on, what it comes to, then each kind of episode; or only what is wanted.
 
-    spans: the intervals, which come last. Of a trace without the tracepoints the host is all that there is to tell.
+    Of a trace without the tracepoints the host is most of what there is to tell. Intervals come last.
     """
+    document, answers = found.document, found.answers
     trust(out, document["trace"], lost_by_cpu, document["hypervisor"])
     exact = document["hypervisor"]["evidence"] == "exact"
-    if found.inferred is not None:
-        _inferred(out, found.inferred, wanted)
+    if answers.inferred is not None:
+        _inferred(out, answers.inferred, wanted)
     elif not exact:
         _no_evidence(out, document)
     if not wanted:
-        _in_short(out, chapters.points(found) if exact else (), host)
-    for kind, nouns in KIND_NOUNS.items():
-        if exact and document["episodes"][kind]["count"] and (not wanted or nouns in wanted):
-            _kind(out, kind, document["episodes"][kind], kinds.get(kind))
+        _in_short(out, (*(chapters.points(answers) if exact else ()), *host.points(found.host)))
+    if exact:
+        kinds = found.breakdowns()
+        for kind, nouns in KIND_NOUNS.items():
+            if document["episodes"][kind]["count"] and (not wanted or nouns in wanted):
+                _kind(out, kind, document["episodes"][kind], kinds.get(kind))
     # Of a trace without the tracepoints few questions have an answer.
-    for section in chapters.sections(found, wanted if exact else wanted & OF_STOCK_TRACES):
+    for section in chapters.sections(answers, wanted if exact else wanted & OF_STOCK_TRACES):
         chapter(out, section)
-    if host is not None:
-        from xtrace.reports import host as host_chapters
-
-        for section in host_chapters.sections(host, wanted if wanted or exact else HOST_NAMES):
+    for section in host.sections(found.host, wanted if wanted or exact else HOST_NAMES):
+        # Unasked, what a trace does not hold is not told.
+        if wanted or section.tables:
             chapter(out, section)
-    for section in series.sections(spans):
-        chapter(out, section, len(spans))
-    if exact and not wanted:
+    for section in series.sections(found.intervals):
+        chapter(out, section, len(found.intervals))
+    if not wanted:
+        more = (*NAMES, "host") if exact else ("addresses", *sorted(OF_STOCK_TRACES))
         out.print()
-        out.print(Text(f"More: --section {', '.join(NAMES)}; host; or all", style="dim"))
+        out.print(Text(f"More: --section {', '.join(more)}; or all", style="dim"))
 
 
-def _in_short(out: Console, points: Iterable[Point], host: Host | None) -> None:
+def _in_short(out: Console, points: Iterable[Point]) -> None:
     out.print()
-    of_host: Iterable[Point] = ()
-    if host is not None:
-        from xtrace.reports import host as host_chapters
-
-        of_host = host_chapters.points(host)
-    for point in (*points, *of_host):
+    for point in points:
         out.print(Text.assemble((f"{point.label}: ", "bold"), units.printable(point.text)))
 
 
@@ -159,11 +145,6 @@ def _no_evidence(out: Console, document: dict[str, Any]) -> None:
         + NO_EVIDENCE[document["hypervisor"]["vendor"]]
         + " Trace a hypervisor with the tracepoints (docs/tracepoints.md)."
     )
-    out.print()
-    table = new_table("event", "records")
-    for name, count in list(document["events"].items())[: 2 * MAX_ROWS]:
-        table.add_row(name, units.count(count))
-    out.print(table)
 
 
 def chapter(out: Console, one: Section, rows: int = MAX_ROWS) -> None:

@@ -78,30 +78,16 @@ def analyze(
         if every_ns is None:
             raise UsageError("--series: give --interval, too")
         check_table(series, "--series", force=force)
-    log_dirty, clocks = (html is not None or name in wanted for name in ("log-dirty", "clocks"))
-    only_episodes = bool(wanted) and not wanted.intersection(HOST_NAMES)
-    with opened(
-        trace, cpu_hz, symbols, once=only_episodes and not part and not log_dirty and not clocks, fix_skew=fix_skew
-    ) as source:
-        from xtrace.host import by_default
-        from xtrace.series import intervals, series_table
-        from xtrace.summary import analysis, breakdown, choose
+    parts = HOST_NAMES if html is not None else wanted.intersection(HOST_NAMES) if wanted else None
+    passes = {name.replace("-", "_"): html is not None or name in wanted for name in ("log-dirty", "clocks")}
+    with opened(trace, cpu_hz, symbols, once=False, fix_skew=fix_skew) as source:
+        from xtrace.series import series_table
+        from xtrace.summary import analyzed
 
-        chosen = choose(source, part)
-        found = source.answers(part, log_dirty=log_dirty, clocks=clocks)
-        parts = (
-            HOST_NAMES if html is not None else tuple(wanted.intersection(HOST_NAMES)) if wanted else by_default(source)
-        )
-        host = source.host(part, parts, every_ns) if parts else None
-        spans = intervals(source, part, wanted, every_ns, host) if every_ns is not None else ()
-        whole = None if host is None else host.whole
-        document = analysis(source, part, chosen, found, host, spans)
+        found = analyzed(source, part, host=parts, every_ns=every_ns, sections=wanted, **passes)
         warn(source)
-        kinds = {}
-        if html is not None or format_ is TableFormat.table:
-            kinds = {kind: breakdown(one, kind) for kind, one in chosen.items() if len(one.complete)}
         if series is not None:
-            write_table(series, series_table(spans))
+            write_table(series, series_table(found.intervals))
         if html is not None:
             from xtrace.provenance import provenance
             from xtrace.reports import analysis_page
@@ -109,12 +95,10 @@ def analyze(
             options = {"--cpu-hz": cpu_hz, "--cpus": cpus, "--from": from_, "--to": to, "--interval": every}
             options |= {"--fix-skew": "yes" if fix_skew else None}
             origin = provenance([("trace", trace), ("symbols", symbols)], options)
-            alerts = tuple(warnings(source))
-            page = analysis_page.of_trace(source, part, document, kinds, found, whole, spans, alerts, origin)
-            write_html(html, page)
+            write_html(html, analysis_page.of_trace(source, part, found, tuple(warnings(source)), origin))
         if format_ is TableFormat.json:
-            print_json(document)
+            print_json(found.document)
             return
         from xtrace.reports import terminal
 
-        terminal.analysis(terminal.console(), document, kinds, found, whole, spans, source.lost_by_cpu, wanted)
+        terminal.analysis(terminal.console(), found, source.lost_by_cpu, wanted)

@@ -21,7 +21,7 @@ from xtrace.works import works
 
 if TYPE_CHECKING:
     from xtrace.episodes.assemble import EpisodeTables
-    from xtrace.host.summary import HostSeries
+    from xtrace.host.summary import Host, HostSeries
     from xtrace.questions.answers import Answers
     from xtrace.series import Interval
     from xtrace.trace import Trace
@@ -42,6 +42,56 @@ def distribution(values: NDArray[np.int64]) -> dict[str, float | None]:
 def choose(trace: Trace, selection: Selection) -> dict[str, Chosen]:
     """What is selected, by kind."""
     return {kind: Chosen.of(trace, selection, kind) for kind in KIND_NAMES}
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What `xtrace analyze` tells of a selection of a trace.
+
+    document   the JSON document `xtrace.analysis/1` (docs/json.md)
+    chosen     the episodes selected, by kind
+    answers    who waits for whom, and so on
+    host       what vCPUs and CPUs did; None where it was not looked at
+    intervals  the same and more by interval, where one was given
+    """
+
+    document: dict[str, Any]
+    chosen: dict[str, Chosen]
+    answers: Answers
+    host: Host | None
+    intervals: tuple[Interval, ...]
+
+    def breakdowns(self) -> dict[str, Breakdown]:
+        """Of each kind of episode that has complete ones."""
+        return {kind: breakdown(one, kind) for kind, one in self.chosen.items() if len(one.complete)}
+
+
+def analyzed(
+    trace: Trace,
+    selection: Selection,
+    *,
+    host: Collection[str] | None = None,
+    every_ns: int | None = None,
+    sections: Collection[str] = (),
+    log_dirty: bool = False,
+    clocks: bool = False,
+) -> Analysis:
+    """Analyze a trace. Raises UsageError for far too many intervals.
+
+    host               parts of the host's summary; None: those that are told unasked
+    every_ns           length of intervals; sections: what else than the host they tell (`series.intervals`)
+    log_dirty, clocks  also these parts, which take one more pass over the trace each
+    """
+    from xtrace.host import by_default
+    from xtrace.series import intervals
+
+    parts = by_default(trace) if host is None else host
+    looked = trace.host(selection, parts, every_ns) if parts else None
+    spans = intervals(trace, selection, sections, every_ns, looked) if every_ns is not None else ()
+    chosen = choose(trace, selection)
+    found = trace.answers(selection, log_dirty=log_dirty, clocks=clocks)
+    document = analysis(trace, selection, chosen, found, looked, spans)
+    return Analysis(document, chosen, found, looked.whole if looked else None, spans)
 
 
 def analysis(

@@ -159,16 +159,10 @@ class Trace(ABC):
         host's summary (`xtrace.host.NAMES`), one more pass; default: those that the command line tells unasked.
         every_ns: also calls, flushes and the host for every such interval.
         """
-        from xtrace.host import by_default
-        from xtrace.series import intervals
-        from xtrace.summary import analysis, choose
+        from xtrace.summary import analyzed
 
-        selection = selection or Selection()
-        found = self.answers(selection, log_dirty=log_dirty, clocks=clocks)
-        parts = by_default(self) if host is None else host
-        looked = self.host(selection, parts, every_ns) if parts else None
-        spans = intervals(self, selection, (), every_ns, looked) if every_ns is not None else ()
-        return analysis(self, selection, choose(self, selection), found, looked, spans)
+        part = selection or Selection()
+        return analyzed(self, part, host=host, every_ns=every_ns, log_dirty=log_dirty, clocks=clocks).document
 
     def host(
         self, selection: Selection | None = None, parts: Collection[str] = HOST_NAMES, every_ns: int | None = None

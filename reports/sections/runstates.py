@@ -50,7 +50,8 @@ def answer(found: Runstates) -> Iterator[str]:
         told += f", most {vcpu_name(worst.domain, worst.vcpu)} ({100 * _waiting(worst):.1f} %)"
     if waited:
         woken = sum(_time(one, "woken") for one in guests)
-        told += f"; {_percent(woken, waited)} of that after a wake-up, the rest preempted"
+        preempted = sum(_time(one, "preempted") for one in guests)
+        told += f"; {_percent(woken, waited)} of that after a wake-up, {_percent(preempted, waited)} preempted"
     yield f"{told}."
 
 
