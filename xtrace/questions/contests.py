@@ -165,7 +165,9 @@ def _halves(cpu: Index, cost: Index, cpus: list[int]) -> Halves:
     lower, higher = cpus[:size], cpus[len(cpus) - size :]
     low, high = (cost[np.isin(cpu, some)].astype(np.float64) for some in (lower, higher))
     change = change_of_mean(_sample(low), _sample(high))
-    notable = change.percent is not None and abs(np.log1p(change.percent / 100)) >= np.log1p(NOTABLE)
+    # Where a damaged trace has clocks that go back, a cost may be below 0.
+    ratio = 1.0 if change.percent is None else max(1 + change.percent / 100, 1e-9)
+    notable = change.percent is not None and bool(abs(np.log(ratio)) >= np.log1p(NOTABLE))
     certain = change.p is not None and change.p < CERTAIN and change.verdict in ("faster", "slower")
     return Halves(
         tuple(lower),
