@@ -34,6 +34,11 @@ def count(value: float) -> Cell:
     return Cell(units.count(value), float(value))
 
 
+def per_s(rate: float | None) -> Cell:
+    """How many a second."""
+    return Cell("–") if rate is None else Cell(f"{rate:,.1f}", rate)
+
+
 def table(caption: str, heads: Iterable[Head], rows: Sequence[tuple[Cell, ...]], what: str) -> Table:
     """A table of at most MAX_ROWS; what: its rows, to say how many more there are."""
     more = len(rows) - MAX_ROWS

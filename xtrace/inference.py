@@ -11,12 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from xtrace import arrow
-from xtrace.clock import NS_PER_S
 from xtrace.episodes.guesses import GUESSES
 from xtrace.episodes.hits import VECTORS
 from xtrace.episodes.overlaps import overlapping
 from xtrace.episodes.tables import NULL
 from xtrace.grouping import rows_by
+from xtrace.host.counts import rate
 from xtrace.selection import Selection
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class _Some:
         self._handled = np.where((resumed == NULL) | self._idle, NULL, resumed - taken)
 
     def _per_s(self, count: int) -> float | None:
-        return count * NS_PER_S / self._span_ns if self._span_ns > 0 else None
+        return rate(count, self._span_ns)
 
     def _handled_ns(self, targets: NDArray[Any]) -> float | None:
         known = self._handled[targets]

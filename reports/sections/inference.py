@@ -71,7 +71,7 @@ def _guesses(found: Inference) -> Table:
             Cell(GUESSES[one.guess]),
             Cell(f"{one.vector:#x}"),
             parts.count(one.count),
-            _rate(one.per_s),
+            parts.per_s(one.per_s),
             Cell(f"{one.targets:.1f}", one.targets),
             parts.count(one.most),
             parts.time(one.handled_ns),
@@ -96,7 +96,7 @@ def _initiators(found: Inference) -> Table:
             Cell("not seen" if one.cpu is None else f"CPU {one.cpu}", -1 if one.cpu is None else one.cpu),
             Cell(one.kind),
             parts.count(one.count),
-            _rate(one.per_s),
+            parts.per_s(one.per_s),
             Cell(one.preceded_by or "–"),
             _chance(one.confidence),
             _chance(one.initiator_confidence),
@@ -122,7 +122,7 @@ def _targets(found: Inference) -> Table:
             Cell(one.kind),
             parts.count(one.count),
             parts.count(one.idle),
-            _rate(one.per_s),
+            parts.per_s(one.per_s),
             parts.time(one.handled_ns),
             _chance(one.confidence),
             Cell("inferred"),
@@ -132,10 +132,6 @@ def _targets(found: Inference) -> Table:
     return parts.table(
         "By target; woken: it slept; handling by the median of those in a guest, an upper bound", heads, rows, "CPUs"
     )
-
-
-def _rate(per_s: float | None) -> Cell:
-    return Cell("–") if per_s is None else Cell(f"{per_s:,.1f}", per_s)
 
 
 def _chance(chance: float | None) -> Cell:

@@ -60,7 +60,7 @@ def _tables(found: Interrupts) -> Iterator[Table]:
     if found.raised:
         heads = (Head("vCPU", False), Head("what", False), Head("count"), Head("a second"))
         rows = [
-            (Cell(vcpu_name(one.domain, one.vcpu)), Cell(one.name), parts.count(one.count), _per_s(one.per_s))
+            (Cell(vcpu_name(one.domain, one.vcpu)), Cell(one.name), parts.count(one.count), parts.per_s(one.per_s))
             for one in sorted(found.raised, key=lambda one: -one.count)
         ]
         yield parts.table("What else the hypervisor gave guests, most first", heads, rows, "lines")
@@ -77,7 +77,7 @@ def _of_devices(found: Interrupts) -> Iterator[Table]:
         (
             Cell(str(one.cpu), one.cpu),
             parts.count(one.count),
-            _per_s(one.per_s),
+            parts.per_s(one.per_s),
             parts.time(one.total_ns),
             _share(one.percent),
         )
@@ -108,7 +108,7 @@ def _guest(found: Interrupts) -> Table:
             Cell(vcpu_name(one.domain, one.vcpu)),
             Cell("–") if one.vector is None else Cell(f"{one.vector:#04x}", one.vector),
             parts.count(one.count),
-            _per_s(one.per_s),
+            parts.per_s(one.per_s),
             *_spread(one.wake),
             parts.time(one.wake.p50_ns),
             parts.time(one.wake.p95_ns),
@@ -144,7 +144,7 @@ def _devices(caption: str, found: Interrupts, rows: tuple[DeviceIrq, ...]) -> Ta
                 Cell(str(one.irq), one.irq),
                 Cell(str(one.cpu), one.cpu) if on_cpu else Cell(given),
                 parts.count(one.count),
-                _per_s(one.per_s),
+                parts.per_s(one.per_s),
                 parts.time(one.time.total_ns),
                 _share(one.percent),
                 *map(parts.time, times),
@@ -168,10 +168,6 @@ def _irq(one: VectorUse) -> Cell:
 
 def _uses(one: VectorUse) -> tuple[int, ...]:
     return one.assigned, one.bound, one.cleared, one.moved, one.cleaned_up, one.delayed, one.unmapped
-
-
-def _per_s(rate: float | None) -> Cell:
-    return Cell("–") if rate is None else Cell(f"{rate:,.1f}", rate)
 
 
 def _share(percent: float | None) -> Cell:

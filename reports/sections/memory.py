@@ -70,10 +70,10 @@ def _operations(found: Memory) -> Table:
             Cell(domain_name(one.domain), one.domain),
             Cell(one.operation),
             parts.count(one.done_by),
-            _per_s(one.by_per_s),
+            parts.per_s(one.by_per_s),
             _size(one.done_by, one.pages_by),
             parts.count(one.done_for),
-            _per_s(one.for_per_s),
+            parts.per_s(one.for_per_s),
             _size(one.done_for, one.pages_for),
         )
         for one in sorted(found.operations, key=lambda one: -(one.done_by + one.done_for))
@@ -101,7 +101,7 @@ def _details(found: Memory) -> Table:
             Cell(one.type_name or "–"),
             Cell(one.context or "–"),
             parts.count(one.count),
-            _per_s(one.per_s),
+            parts.per_s(one.per_s),
         )
         for one in sorted(found.details, key=lambda one: -one.count)
     ]
@@ -112,10 +112,6 @@ def _size(count: int, pages: int | None) -> Cell:
     if not count or pages is None:
         return Cell("–")
     return Cell(units.size(pages << PAGE_BITS), pages)
-
-
-def _per_s(rate: float | None) -> Cell:
-    return Cell("–") if rate is None else Cell(f"{rate:,.1f}", rate)
 
 
 def pictures(found: Memory) -> tuple[Picture, ...]:

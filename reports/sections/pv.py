@@ -99,7 +99,7 @@ def _who(one: PvEvent | Hypercall | Trap) -> Cell:
 def _events(caption: str, whose: str, rows: list[PvEvent]) -> Table:
     heads = (Head(whose, False), Head("what", False), Head("count"), Head("a second"))
     cells = [
-        (_who(one), Cell(one.kind), parts.count(one.count), _per_s(one.per_s))
+        (_who(one), Cell(one.kind), parts.count(one.count), parts.per_s(one.per_s))
         for one in sorted(rows, key=lambda one: -one.count)
     ]
     return parts.table(caption, heads, cells, "lines")
@@ -112,20 +112,16 @@ def _call(one: Hypercall) -> tuple[Cell, ...]:
         _number(one.number),
         parts.count(one.calls),
         parts.count(one.subcalls),
-        _per_s(one.per_s),
+        parts.per_s(one.per_s),
     )
 
 
 def _trap(one: Trap) -> tuple[Cell, ...]:
-    return _who(one), _number(one.number), Cell(one.name), parts.count(one.count), _per_s(one.per_s)
+    return _who(one), _number(one.number), Cell(one.name), parts.count(one.count), parts.per_s(one.per_s)
 
 
 def _number(number: int | None) -> Cell:
     return Cell("–") if number is None else Cell(str(number), number)
-
-
-def _per_s(rate: float | None) -> Cell:
-    return Cell("–") if rate is None else Cell(f"{rate:,.1f}", rate)
 
 
 def _counted(count: int, noun: str) -> str:

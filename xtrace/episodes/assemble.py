@@ -14,6 +14,7 @@ from xtrace.clock import Clock
 from xtrace.context import NOBODY, has_runstates
 from xtrace.episodes import relations
 from xtrace.episodes.exact import CALL, FLUSH, Index, Steps, in_time, steps
+from xtrace.episodes.hits import CALL_FUNCTION_VECTOR, INVALIDATE_TLB_VECTOR
 from xtrace.episodes.relations import STATES, Model, Situation
 from xtrace.episodes.tables import DELIVERIES, EPISODES, NULL, arrow_table, dictionary
 from xtrace.parsers.container import MAX_CPU
@@ -24,8 +25,6 @@ from xtrace.symbols import Symbols, function_names
 if TYPE_CHECKING:
     from xtrace.episodes.inferred import Inferred
 
-CALL_FUNCTION_VECTOR: Final = 0xFB
-INVALIDATE_TLB_VECTOR: Final = 0xFD
 KIND_NAMES: Final = ("call", "flush")
 EVIDENCE: Final = ("exact",)
 KIND_NOUNS: Final = {"call": "calls", "flush": "flushes"}

@@ -7,11 +7,10 @@ from collections import defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
+from xtrace.clock import NS_PER_S
 from xtrace.host.windows import Windows
 
 Ints = NDArray[np.int64]
-
-NS_PER_S = 1_000_000_000
 
 
 class Counts:

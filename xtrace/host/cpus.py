@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xtrace.context import IDLE_DOMAIN
+from xtrace.context import IDLE_DOMAIN, NOBODY
 from xtrace.contract import frame
-from xtrace.host.account import Account, Ground, unpacked
+from xtrace.host.account import Ground, unpacked
 from xtrace.host.figures import FIGURES, figures
-from xtrace.host.marks import NOBODY
 from xtrace.host.occupancy import Occupancy, Stays, Whereabouts
-from xtrace.host.switches import Switches, is_switch
+from xtrace.host.switches import Switches, SwitchesAccount
 from xtrace.host.tally import Spread, Tally
 from xtrace.states import TRACK_BITS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from xtrace.host.walk import Chunk
-    from xtrace.parsers.event import Event
 
 _RUNNING, _IDLE, _LOST = range(3)
 
@@ -111,33 +108,19 @@ class Cpus:
         return frame(rows, dtypes)
 
 
-class CpusAccount(Account[Cpus]):
+class CpusAccount(SwitchesAccount[Cpus]):
     """Follows who is on each CPU."""
 
     def __init__(self, ground: Ground) -> None:
         super().__init__(ground)
         self._use, self._domains = (Tally(ground.windows, weighted=True) for _ in range(2))
         self._stays = Tally(ground.windows)
-        self._capture = 0
-        self._begin()
 
     def _begin(self) -> None:
         self._occupancy = Occupancy(self.ground.known, self._capture)
         self._whereabouts = Whereabouts(self.ground.known, self._capture)
 
-    @staticmethod
-    def wants(event: Event) -> bool:
-        """Changes of run states."""
-        return is_switch(event)
-
-    def feed(self, chunk: Chunk) -> None:
-        """The next records."""
-        if not len(chunk.capture):
-            return
-        if self._capture != int(chunk.capture[0]):
-            self._capture = int(chunk.capture[0])
-            self._begin()
-        switches = Switches.of(chunk, self.ground.dialect)
+    def _follow(self, switches: Switches) -> None:
         self._add_use(self._occupancy.feed(switches))
         self._add_stays(self._whereabouts.feed(switches))
 

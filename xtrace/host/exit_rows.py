@@ -32,6 +32,7 @@ from xtrace.host.exit_spans import (
 )
 from xtrace.host.walk import Chunk, Ints, joined
 from xtrace.parsers.container import LOST_RECORDS
+from xtrace.runstates import CHANGE
 
 if TYPE_CHECKING:
     from xtrace.parsers.event import Event
@@ -41,7 +42,6 @@ EXIT_EVENTS: Final = frozenset(
     f"TRC_HVM_{name}{wide}" for name in ("VMEXIT", "VMX_EXIT", "SVM_EXIT") for wide in ("", "64")
 )
 ENTRY: Final = "TRC_HVM_VMENTRY"
-RUNSTATE: Final = "TRC_SCHED_RUNSTATE_CHANGE"
 
 HANDLER_SUBCLASS, SHADOW_SUBCLASS = 0x82, 0x40F
 """Bits 12–27 of the ids of records of handlers and of shadow paging."""
@@ -144,7 +144,7 @@ def _op_of(event: Event) -> int:
         return EXIT
     if event.name == ENTRY:
         return ENTER
-    if event.name == RUNSTATE:
+    if event.name == CHANGE:
         return RUNNABLE if event.constants["new_state"] == "runnable" else _leaves(event)
     if event.event_id == LOST_RECORDS.event_id:
         return LOST

@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xtrace.context import IDLE_DOMAIN
+from xtrace.context import IDLE_DOMAIN, NOBODY
 from xtrace.host.known import Known
-from xtrace.host.marks import BACK, END, LOSS, NOBODY, Beginnings, Marks
+from xtrace.host.marks import BACK, END, LOSS, Beginnings, Marks
 from xtrace.host.switches import RUNNING, Switches
 
 Ints = NDArray[np.int64]

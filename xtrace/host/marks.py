@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xtrace.context import NOBODY
 from xtrace.host.known import Known
 from xtrace.host.switches import Switches
 
@@ -15,7 +16,6 @@ Ints = NDArray[np.int64]
 
 LOSS, BACK, END = range(3)
 """Records of a CPU begin to be lost; they come again, and say who is there; there are no more."""
-NOBODY: Final = -1
 
 
 class Marks(NamedTuple):

@@ -23,6 +23,7 @@ from xtrace.parsers.container import LOST_RECORDS
 from xtrace.parsers.hvm import ENTRY_EXIT
 from xtrace.parsers.sched import EVENTS as SCHED
 from xtrace.parsers.vectors import VMX_BASIC_REASON
+from xtrace.runstates import CHANGE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +78,7 @@ _HYPERCALL: Final[dict[Vendor, int]] = {"vmx": 18, "svm": 0x81}
 MAX_ORDER: Final = 18
 """Of the largest page that x86 maps, 1 GiB."""
 
-_STATES: Final = ("TRC_SCHED_RUNSTATE_CHANGE", LOST_RECORDS.name)
+_STATES: Final = (CHANGE, LOST_RECORDS.name)
 _TURNS: Final = frozenset(
     event.event_id for event in (*ENTRY_EXIT, *SCHED, LOST_RECORDS) if event in ENTRY_EXIT or event.name in _STATES
 )
@@ -216,7 +217,7 @@ class MemoryAccount(Account[Memory]):
 
 def _mark(turn: Ints, event: Event, rows: Ints, columns: dict[str, NDArray[Any]], vendor: Vendor | None) -> None:
     """Note what these records begin: what an exit is for, or something else."""
-    if event.name == "TRC_SCHED_RUNSTATE_CHANGE":
+    if event.name == CHANGE:
         # Other vCPUs are woken while an exit is handled.
         if "running" in event.constants.values():
             turn[rows] = ELSE

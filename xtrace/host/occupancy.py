@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xtrace.context import NOBODY
 from xtrace.host.known import Known
-from xtrace.host.marks import BACK, END, LOSS, NOBODY, Beginnings, Marks
+from xtrace.host.marks import BACK, END, LOSS, Beginnings, Marks
 from xtrace.host.switches import Switches
 
 Ints = NDArray[np.int64]

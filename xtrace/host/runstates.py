@@ -14,18 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xtrace.contract import frame
-from xtrace.host.account import Account, Ground, unpacked
+from xtrace.host.account import Ground, unpacked
 from xtrace.host.counts import Counts
 from xtrace.host.figures import FIGURES, figures
 from xtrace.host.following import LOST, PREEMPTED, UNSEEN, WOKEN, Follower, Updates
-from xtrace.host.switches import BLOCKED, OFFLINE, RUNNABLE, RUNNING, Switches, is_switch
+from xtrace.host.switches import BLOCKED, OFFLINE, RUNNABLE, RUNNING, Switches, SwitchesAccount
 from xtrace.host.tally import Spread, Tally
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from xtrace.host.walk import Chunk
-    from xtrace.parsers.event import Event
 
 Ints = NDArray[np.int64]
 
@@ -132,7 +130,7 @@ def _states(one: VcpuStates | DomainStates) -> Iterator[dict[str, Any]]:
             yield {"state": field.name, **figures(spread)}
 
 
-class RunstatesAccount(Account[Runstates]):
+class RunstatesAccount(SwitchesAccount[Runstates]):
     """Follows all vCPUs.
 
     Under --cpus a stay counts where its vCPU runs or last ran.
@@ -143,26 +141,13 @@ class RunstatesAccount(Account[Runstates]):
         self._vcpus = Tally(ground.windows, weighted=True)
         self._domains = Tally(ground.windows, weighted=True)
         self._unexpected = Counts(ground.windows)
-        self._capture = 0
-        self._begin()
 
     def _begin(self) -> None:
         self._follower = Follower(self.ground.known, self._capture)
         self._at_once: dict[int, _AtOnce] = {}
 
-    @staticmethod
-    def wants(event: Event) -> bool:
-        """Changes of run states."""
-        return is_switch(event)
-
-    def feed(self, chunk: Chunk) -> None:
-        """The next records."""
-        if not len(chunk.capture):
-            return
-        if self._capture != int(chunk.capture[0]):
-            self._capture = int(chunk.capture[0])
-            self._begin()
-        for updates in self._follower.feed(Switches.of(chunk, self.ground.dialect)):
+    def _follow(self, switches: Switches) -> None:
+        for updates in self._follower.feed(switches):
             self._add(updates)
 
     def finish(self) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xtrace.decode import groups
+from xtrace.host.account import Account, Facts_co, Ground
 from xtrace.parsers.vectors import RUNSTATES
+from xtrace.runstates import CHANGE
 
 if TYPE_CHECKING:
     from xtrace.host.walk import Chunk
@@ -17,7 +20,6 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
-CHANGE: Final = "TRC_SCHED_RUNSTATE_CHANGE"
 CONTINUE: Final = "TRC_SCHED_CONTINUE_RUNNING"
 RUNNING, RUNNABLE, BLOCKED, OFFLINE = range(len(RUNSTATES))
 
@@ -89,3 +91,34 @@ class Switches(NamedTuple):
         at = at[order]
         ns = np.maximum.accumulate(chunk.ns[at])
         return cls(ns, chunk.cpu[at].astype(np.int64), *(np.concatenate(one)[order] for one in (who, old, new)))
+
+
+class SwitchesAccount(Account[Facts_co]):
+    """An account that follows run states, each capture for itself."""
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        self._capture = 0
+        self._begin()
+
+    @staticmethod
+    def wants(event: Event) -> bool:
+        """Changes of run states."""
+        return is_switch(event)
+
+    def feed(self, chunk: Chunk) -> None:
+        """The next records."""
+        if not len(chunk.capture):
+            return
+        if self._capture != int(chunk.capture[0]):
+            self._capture = int(chunk.capture[0])
+            self._begin()
+        self._follow(Switches.of(chunk, self.ground.dialect))
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """A capture begins."""
+
+    @abstractmethod
+    def _follow(self, switches: Switches) -> None:
+        """The next changes of it."""

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from xtrace.context import IDLE_DOMAIN, NOBODY
 from xtrace.decode import groups
 from xtrace.episodes.tables import NULL, arrow_table, column, dictionary
+from xtrace.host.switches import BLOCKED, CONTINUE, OFFLINE, RUNNABLE, RUNNING
 from xtrace.host.walk import in_time
 from xtrace.parsers.container import LOST_RECORDS
 from xtrace.parsers.hvm import ENTRY_EXIT, HANDLERS
 from xtrace.parsers.sched import EVENTS as SCHED
 from xtrace.parsers.vectors import RUNSTATES
+from xtrace.runstates import CHANGE
 from xtrace.states import TRACK_BITS
 
 if TYPE_CHECKING:
@@ -59,18 +61,15 @@ WAKES: Final = pa.schema(
     ]
 )
 
-_CHANGE: Final = "TRC_SCHED_RUNSTATE_CHANGE"
-_CONTINUE: Final = "TRC_SCHED_CONTINUE_RUNNING"
 _ENTRY: Final = "TRC_HVM_VMENTRY"
 INJECTED: Final = "TRC_HVM_INJ_VIRQ"
 WANTED: Final = frozenset(
     event.event_id
     for event in (*SCHED, *ENTRY_EXIT, *HANDLERS, LOST_RECORDS)
-    if event.name in (_CHANGE, _CONTINUE, _ENTRY, INJECTED, LOST_RECORDS.name)
+    if event.name in (CHANGE, CONTINUE, _ENTRY, INJECTED, LOST_RECORDS.name)
 )
 _IDS: Final = np.array(sorted(WANTED), np.uint32)
 
-RUNNING, RUNNABLE, BLOCKED, OFFLINE = range(len(RUNSTATES))
 STATE, ENTRY, INJECTION = range(3)
 
 
@@ -163,10 +162,10 @@ class WakeStays:
         kind, vector, old, new = np.zeros((4, count), np.int64)
         loss = np.zeros(count, np.int64)
         for event, members, _, columns in groups(chunk, self._dialect):
-            if event.name in (_CHANGE, _CONTINUE):
+            if event.name in (CHANGE, CONTINUE):
                 vcpu[members] = columns["domid"].astype(np.int64) << 16 | columns["vcpuid"]
                 known[members] = columns["domid"] != IDLE_DOMAIN
-                if event.name == _CHANGE:
+                if event.name == CHANGE:
                     old[members] = RUNSTATES.index(str(event.constants["old_state"]))
                     new[members] = RUNSTATES.index(str(event.constants["new_state"]))
             elif event.name == _ENTRY:
